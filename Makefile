@@ -1,0 +1,78 @@
+# The project's commands. `make` alone lists them.
+#
+#   make demo SECONDS=20     a job on generated logins, in one process; without SECONDS until Ctrl-C
+#   make test                all tests that need no services, under 5 minutes once built
+#
+# Everything is built into one target folder outside the checkout, which further checkouts share: the native parts (RocksDB,
+# librdkafka) are compiled once. CARGO_TARGET_DIR chooses another one.
+
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dataflow
+export CARGO_TARGET_DIR ?= $(cache)/target
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+
+PREFIX ?= $(HOME)/.local
+# make's own SECONDS only: a shell that exports its counter must not end the demo.
+ifneq ($(origin SECONDS),command line)
+SECONDS :=
+endif
+E2E_ARGS ?=
+NIGHTLY_SEEDS ?= 10000
+
+binary = $(CARGO_TARGET_DIR)/debug/dataflow
+deny = $(or $(shell PATH="$(cache)/tools/bin:$$PATH" command -v cargo-deny),)
+
+.PHONY: help setup build-notice demo test install e2e bench nightly lint fmt deny tidy
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## installs what a build needs through apt, if it is missing (E2E=1: what e2e needs too)
+	@scripts/setup $(if $(E2E),e2e,build)
+
+build-notice: setup
+	@ls -d "$(CARGO_TARGET_DIR)"/debug/.fingerprint/librocksdb-sys-* >/dev/null 2>&1 || \
+	  echo "building for the first time into $(CARGO_TARGET_DIR): 20 minutes and more on two cores, most of it RocksDB and librdkafka; later builds take seconds"
+
+demo: build-notice ## runs the login job on generated input (SECONDS=20: for so long; PORT=: where its status page listens)
+	cargo build --package dataflow-cli
+	@data=$$(mktemp -d "$${TMPDIR:-/tmp}/dataflow-demo.XXXXXX") && echo "the demo's data: $$data" && \
+	  exec "$(binary)" run jobs/login_anomalies.rs --profile embedded --data "$$data" $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PORT),--port $(PORT))
+
+test: build-notice ## all tests that need no services
+	cargo test --workspace
+
+install: build-notice ## puts the command `dataflow` into PREFIX/bin (default: ~/.local)
+	cargo build --package dataflow-cli
+	install -D -m 755 "$(binary)" "$(DESTDIR)$(PREFIX)/bin/dataflow"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/dataflow"
+
+e2e: ## the shipped binary against real Kafka, killed at random (E2E_ARGS="--events 6000 --kills 4")
+	@$(MAKE) --no-print-directory build-notice E2E=1
+	compose/e2e/run $(E2E_ARGS)
+
+bench: build-notice ## benchmarks, with the release profile
+	cargo bench --package dataflow-bench
+
+nightly: ## what is too long for each change: many simulation seeds, long crash runs (NIGHTLY_SEEDS=)
+	@$(MAKE) --no-print-directory build-notice E2E=1
+	DATAFLOW_SIM_SEEDS=$(NIGHTLY_SEEDS) cargo test --package dataflow-sim
+	compose/e2e/run harness
+	compose/e2e/run crashes --events 200000 --kills 60 --broker-kills 12
+	compose/e2e/run two_processes --events 20000
+
+lint: build-notice fmt deny tidy ## formatting, clippy without a warning, licences, the project's own rules
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+fmt:
+	cargo fmt --all --check
+
+# The advisory database lives on a host that not every build machine reaches: it is no part of the check.
+deny:
+	@if [ -n "$(deny)" ]; then \
+	  echo "cargo deny: licences, bans, sources (advisories are not checked)"; "$(deny)" --all-features check licenses bans sources; \
+	else \
+	  echo "cargo deny: skipped, it is not installed (.ci/run installs it; or: cargo install --locked cargo-deny)"; \
+	fi
+
+tidy:
+	cargo test --package dataflow-tidy

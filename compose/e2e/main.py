@@ -1,0 +1,63 @@
+"""The suite's command line: picks a scenario, gives it a temporary folder, reports, and says how to run a failure again."""
+
+import argparse
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+import unittest
+
+import crashes
+import two_processes
+from scene import Failure, Scene, say
+
+SCENARIOS = {"crashes": crashes, "two_processes": two_processes}
+
+
+def parse(arguments):
+    """`run --events N` is `run crashes --events N`."""
+    if not arguments or arguments[0].startswith("--"):
+        arguments = ["crashes", *arguments]
+    parser = argparse.ArgumentParser(prog="compose/e2e/run", description=__doc__)
+    parser.add_argument("scenario", choices=[*SCENARIOS, "harness"])
+    parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
+    parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
+    parser.add_argument("--kills", type=int, default=12, help="kill -9 of the job")
+    parser.add_argument("--broker-kills", type=int, default=3, help="kill -9 of the broker")
+    parser.add_argument("--seed", type=int, help="default: a new one each run, printed")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
+    return parser.parse_args(arguments)
+
+
+def harness():
+    tests = unittest.defaultTestLoader.discover(str(pathlib.Path(__file__).parent), pattern="test_*.py")
+    return 0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1
+
+
+def main():
+    options = parse(sys.argv[1:])
+    if options.scenario == "harness":
+        return harness()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
+    say(f"{options.scenario}, seed {seed}, in {folder}")
+    started = time.monotonic()
+    try:
+        with Scene(folder, seed, options) as scene:
+            SCENARIOS[options.scenario].play(scene, options)
+    except Failure as failure:
+        say(f"FAILED after {time.monotonic() - started:.0f} s: {failure}")
+        say(f"logs and data stay in {folder}; again: compose/e2e/run {options.scenario} --seed {seed} --events {options.events}")
+        print("e2e: 0 passed, 1 failed", flush=True)
+        return 1
+    if not options.keep:
+        shutil.rmtree(folder)
+    say(f"passed in {time.monotonic() - started:.0f} s")
+    print("e2e: 1 passed, 0 failed", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The product as this suite knows it: the one place that names its verbs, flags, exit codes, files and counters."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+JOB = "jobs/login_anomalies.rs"
+PROFILE = "local"
+INPUT = "login-events"
+ENRICHED, ANOMALIES, LATE, DLQ = "login-events-enriched", "login-anomalies", "login-events-late", "login-events-dlq"
+OUTPUTS = (ENRICHED, ANOMALIES, LATE, DLQ)
+EXIT_FENCED = 5
+
+# What the run has to have gone through, or it has proved nothing. See `Counters`.
+COUNTERS = ("restored_epoch", "replayed_epochs", "epochs_dropped_by_marker", "aborted_transactions", "withdrawn")
+WORKERS = "records_by_worker"
+
+# A stop flushes, commits and writes a last checkpoint.
+STOP_SECONDS = 60
+
+
+class ProductFailed(Exception):
+    """The product did what its contract rules out."""
+
+
+class Product:
+    """One data folder and the processes that live on it, one after the other. They log to one file."""
+
+    def __init__(self, data, services, geo, log):
+        self.data, self.log, self.geo = pathlib.Path(data), pathlib.Path(log), geo
+        self.env = os.environ | {"KAFKA_BROKERS": services.brokers, "REGISTRY_URL": services.registry}
+        self.process = None
+
+    def _command(self, *verb):
+        return [os.environ["DATAFLOW_BIN"], *verb, JOB, "--profile", PROFILE, "--data", str(self.data)]
+
+    def start(self):
+        assert self.process is None, "one life at a time"
+        with self.log.open("ab") as log:
+            log.write(b"---- start ----\n")
+            log.flush()
+            # A session of its own: what it starts (the job's binary) is killed with it.
+            self.process = subprocess.Popen(
+                [*self._command("run"), "--set", f"geo={self.geo}"],
+                cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def exit_code(self):
+        """None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    def kill(self):
+        """kill -9 of everything it started."""
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait()
+            self.process = None
+
+    def stop(self):
+        """SIGINT, as from a terminal; the exit code is 0 and comes in time."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ProductFailed(f"SIGINT did not end it within {STOP_SECONDS} s; {self.last_lines()}") from None
+        self.process = None
+        if code != 0:
+            raise ProductFailed(f"it ended with {code} after SIGINT, not with 0; {self.last_lines()}")
+
+    def bindings(self):
+        """The rows of the bindings file, as parsed JSON."""
+        done = subprocess.run(self._command("bindings", "export"), cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ProductFailed(f"'bindings export' ended with {done.returncode}: {done.stderr.strip()}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+    def manifests(self):
+        """Complete manifests, newest last: their names start with the epoch, with leading zeros."""
+        return sorted((self.data / "checkpoints" / "manifests").glob("*.json"))
+
+    def manifest_offsets(self):
+        """{partition: next offset to read} of the newest manifest; None without one."""
+        if not (found := self.manifests()):
+            return None
+        # The second line is a checksum of the first.
+        return offsets_of(json.loads(found[-1].read_text().splitlines()[0]))
+
+    def status(self):
+        """What the process last wrote about itself; {} before it wrote anything."""
+        try:
+            return json.loads((self.data / "status.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def last_lines(self, count=15):
+        lines = self.log.read_text(errors="replace").splitlines()[-count:] if self.log.exists() else []
+        return "last lines of " + str(self.log) + ":\n    " + "\n    ".join(lines)
+
+
+def offsets_of(manifest):
+    """A manifest's end offsets of the input topic. The job has one source, so a partition's index says which it is."""
+    return {partition["index"]: partition["end"] for partition in manifest["state"]["partitions"]}
+
+
+class Counters:
+    """What the lives of a run reported, the greatest value of each: a life that was killed counts as far as it told."""
+
+    def __init__(self):
+        self.seen = dict.fromkeys(COUNTERS, 0)
+        self.workers = {}
+
+    def add(self, status):
+        counters = status.get("counters", status)
+        for name in COUNTERS:
+            self.seen[name] = max(self.seen[name], counters.get(name) or 0)
+        workers = counters.get(WORKERS) or []
+        for worker, records in workers.items() if isinstance(workers, dict) else enumerate(workers):
+            self.workers[str(worker)] = max(self.workers.get(str(worker), 0), records)
+
+    def missing(self):
+        """What never happened."""
+        lacking = [name for name, value in self.seen.items() if value <= 0]
+        if not self.workers:
+            lacking.append(WORKERS)
+        return lacking + [f"{WORKERS}[{worker}]" for worker, records in sorted(self.workers.items()) if records <= 0]
+
+    def __str__(self):
+        return ", ".join(f"{name} {value}" for name, value in self.seen.items()) + f", {WORKERS} {self.workers}"

@@ -1,0 +1,67 @@
+"""Kafka and the schema registry of one run, through compose/stack, on ports of their own."""
+
+import os
+import pathlib
+import random
+import socket
+import subprocess
+
+STACK = pathlib.Path(__file__).resolve().parent.parent / "stack" / "stack"
+
+# Below Linux's range of ephemeral ports: a client that tries to reach a killed broker on an ephemeral port can be given that
+# very port as its own and so connect to itself.
+PORTS = range(20_000, 32_000)
+
+
+def free_ports(count):
+    """That many ports, all free at this moment. Starts anywhere, so that two runs at once do not race for the same ones."""
+    found = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+class Services:
+    """Started by `with`; ended and their data removed on the way out."""
+
+    def __init__(self, folder):
+        kafka, controller, registry = free_ports(3)
+        self.brokers = f"127.0.0.1:{kafka}"
+        self.registry = f"http://127.0.0.1:{registry}/apis/ccompat/v7"
+        self.data = folder / "stack"
+        self.env = os.environ | {
+            "STACK_DATA": str(self.data),
+            "KAFKA_PORT": str(kafka),
+            "KAFKA_CONTROLLER_PORT": str(controller),
+            "REGISTRY_PORT": str(registry),
+        }
+
+    def _stack(self, *arguments):
+        subprocess.run([STACK, *arguments], env=self.env, check=True)
+
+    def __enter__(self):
+        try:
+            self._stack("start", "kafka", "schema-registry")
+        except BaseException:
+            self._stack("clean")
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self._stack("clean")
+        else:  # the logs stay for whoever looks into the failure
+            self._stack("kill", "kafka", "schema-registry")
+
+    def kill_broker(self):
+        self._stack("kill", "kafka")
+
+    def start_broker(self):
+        self._stack("start", "kafka")

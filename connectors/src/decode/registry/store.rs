@@ -1,0 +1,69 @@
+//! Schema texts, kept by content hash: what a binding names must be there for every replay, whatever a registry says then.
+
+use dataflow_core::{Error, Result, Storage};
+use std::sync::Arc;
+
+/// BLAKE3 of a schema's text, cut to 16 bytes.
+pub type SchemaHash = [u8; 16];
+
+/// Schema texts of one source in `schemas/<source>/<hash>.avsc`.
+#[derive(Clone)]
+pub struct SchemaStore {
+    storage: Arc<dyn Storage>,
+    dir: String,
+}
+
+/// The hash under which a text is bound and kept.
+pub fn hash_of(text: &str) -> SchemaHash {
+    *blake3::hash(text.as_bytes()).as_bytes().first_chunk().expect("a BLAKE3 hash has 32 bytes")
+}
+
+impl SchemaStore {
+    /// The store of a source. The source's name is a folder's name.
+    pub fn new(storage: Arc<dyn Storage>, source: &str) -> SchemaStore {
+        SchemaStore { storage, dir: format!("schemas/{source}") }
+    }
+
+    /// Keeps a text. Once this returns it is durable.
+    ///
+    /// # Errors
+    /// When the storage fails; then nothing may be bound to this text.
+    pub fn put(&self, text: &str) -> Result<SchemaHash> {
+        let hash = hash_of(text);
+        let path = self.path(hash);
+        self.storage.create_dir(&self.dir)?;
+        if self.storage.length(&path)? != Some(text.len() as u64) {
+            let unfinished = format!("{path}.part");
+            self.storage.remove(&unfinished)?;
+            let mut file = self.storage.append(&unfinished)?;
+            file.write(text.as_bytes())?;
+            file.sync()?;
+            drop(file);
+            self.storage.rename(&unfinished, &path)?;
+        }
+        // Also when the file was there: the process that wrote it may have ended before this.
+        self.storage.sync_dir(&self.dir)?;
+        Ok(hash)
+    }
+
+    /// The text of a hash.
+    ///
+    /// # Errors
+    /// When it is missing or is not what the hash says.
+    pub fn get(&self, hash: SchemaHash) -> Result<String> {
+        let path = self.path(hash);
+        let hint = "restore the job's data folder from where it was complete";
+        if self.storage.length(&path)?.is_none() {
+            return Err(Error::doubt(format!("reading the bound schema '{path}': there is no such file")).hint(hint));
+        }
+        let text = String::from_utf8(self.storage.read(&path)?).ok().filter(|text| hash_of(text) == hash);
+        text.ok_or_else(|| {
+            Error::doubt(format!("reading the bound schema '{path}': its content differs from its hash")).hint(hint)
+        })
+    }
+
+    fn path(&self, hash: SchemaHash) -> String {
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}/{hex}.avsc", self.dir)
+    }
+}

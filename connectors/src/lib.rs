@@ -1,0 +1,6 @@
+//! Where data comes from and goes to: sources, decoding, sinks.
+
+pub mod decode;
+pub mod kafka_settings;
+pub mod sink;
+pub mod source;

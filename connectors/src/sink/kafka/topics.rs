@@ -1,0 +1,86 @@
+//! The topics a sink writes to: found, or created where the settings allow it, with their numbers of partitions.
+
+use super::markers;
+use crate::kafka_settings::KafkaSinkSettings;
+use crate::source::kafka::client::{Consumer, Logged, failed, wait_for};
+use crate::source::kafka::topic;
+use dataflow_core::{Error, Result};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode;
+
+/// Looks for a topic that was just created: its metadata reach every broker within a moment.
+const LOOKS_MAX: u32 = 50;
+
+/// A wait between looks.
+const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Finds or creates the markers topic and the output topics; returns the partitions of the latter.
+pub(super) fn prepare(settings: &KafkaSinkSettings, job: &str, topics: &[String]) -> Result<Vec<u32>> {
+    // A consumer, because a broker may create a topic that a producer asks for, with settings of its own.
+    let context = Logged { name: job.to_owned() };
+    let what = || format!("connecting to '{}'", settings.brokers);
+    let client: Consumer =
+        settings.consumer("read_committed")?.create_with_context(context).map_err(|e| failed(what(), e))?;
+    let markers = markers::topic_of(job);
+    match ensure(settings, &client, &markers, true)? {
+        1 => {}
+        count => {
+            return Err(Error::user(format!(
+                "opening the markers topic '{markers}': it has {count} partitions, and markers need one"
+            ))
+            .hint("delete it if it is not this job's, or name the job differently"));
+        }
+    }
+    topics.iter().map(|name| ensure(settings, &client, name, false)).collect()
+}
+
+fn ensure(settings: &KafkaSinkSettings, client: &Consumer, name: &str, markers: bool) -> Result<u32> {
+    if let Some(count) = topic::partitions(client.client(), name)? {
+        return Ok(count);
+    }
+    let (partitions, replication) = match (settings.create_topics, markers) {
+        (Some(create), true) => (1, create.replication),
+        (Some(create), false) => (create.partitions, create.replication),
+        // The engine's own topic is created whoever creates the others, with the cluster's default replication.
+        (None, true) => (1, 0),
+        (None, false) => {
+            return Err(
+                topic::missing(name, &settings.brokers).hint(format!("create topic '{name}', or set 'create_topics'"))
+            );
+        }
+    };
+    create(settings, name, partitions, replication, markers)?;
+    for _ in 0..LOOKS_MAX {
+        if let Some(count) = topic::partitions(client.client(), name)?.filter(|count| *count > 0) {
+            return Ok(count);
+        }
+        client.poll(LOOK_INTERVAL);
+    }
+    Err(Error::outside(format!("creating topic '{name}' on '{}': it does not appear", settings.brokers)).retry())
+}
+
+fn create(settings: &KafkaSinkSettings, name: &str, partitions: u32, replication: u32, compacted: bool) -> Result<()> {
+    let what = || format!("creating topic '{name}' on '{}'", settings.brokers);
+    let admin: AdminClient<DefaultClientContext> = settings.admin()?.create().map_err(|e| failed(what(), e))?;
+    let number = |n: u32| i32::try_from(n).map_err(|e| Error::user(what()).because(e));
+    let replication = if replication == 0 { -1 } else { number(replication)? };
+    let mut topic = NewTopic::new(name, number(partitions)?, TopicReplication::Fixed(replication));
+    if compacted {
+        topic = topic.set("cleanup.policy", "compact");
+    }
+    let options = AdminOptions::new()
+        .request_timeout(Some(topic::REQUEST_TIMEOUT))
+        .operation_timeout(Some(topic::REQUEST_TIMEOUT));
+    for answer in wait_for(admin.create_topics([&topic], &options)).map_err(|e| failed(what(), e))? {
+        match answer {
+            // Another process was faster.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => {
+                return Err(Error::outside(what()).because(code).hint("create it by hand, or allow the job's user to"));
+            }
+        }
+    }
+    Ok(())
+}

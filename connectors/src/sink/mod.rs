@@ -1,0 +1,5 @@
+//! Where output goes: each connector implements [`dataflow_core::Sink`] and keeps its marker with the data.
+
+pub mod case_files;
+pub mod kafka;
+pub mod local_log;

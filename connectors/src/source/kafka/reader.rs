@@ -1,0 +1,350 @@
+//! One worker's share of a topic: partitions are assigned by hand, each with a queue of its own, and polled without blocking.
+//!
+//! Invariants: offsets come from the bindings alone, never from the group; a record is delivered once and in offset
+//! order; the end of a partition is claimed only on the fetcher's own word, which is an offset; records that are gone
+//! are an error unless the settings say otherwise, and then they are counted.
+
+use super::KafkaSourceCounters;
+use super::client::{Consumer, Logged, failed, is_transient};
+use super::decision::{Bounds, Standing, standing, verdict};
+use super::queue::{BATCH, Item, PartitionQueue};
+use super::topic;
+use super::watch::{Report, Task, Watch};
+use crate::kafka_settings::{KafkaSourceSettings, OnLoss, Start};
+use dataflow_core::{Discovered, Error, Poll, Record, Result, SourceReader, Waker};
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A reader of a Kafka topic.
+pub(super) struct KafkaReader {
+    settings: Arc<KafkaSourceSettings>,
+    counters: Arc<KafkaSourceCounters>,
+    consumer: Arc<Consumer>,
+    worker: u32,
+    peers: u32,
+    wake: Waker,
+    partitions: BTreeMap<u32, Assigned>,
+    /// Started by the first discovery.
+    watch: Option<Watch>,
+    /// Reported by the watch and not handed on yet.
+    appeared: Vec<Discovered>,
+}
+
+/// A partition being read.
+struct Assigned {
+    queue: PartitionQueue,
+    /// The offset after the last record delivered.
+    next: u64,
+    /// Taken from the queue and not delivered yet: at most one batch.
+    held: VecDeque<Record>,
+    /// The partition was read up to this offset and had no more.
+    end: Option<u64>,
+    /// The broker refused the position and the watch was asked why.
+    in_doubt: bool,
+}
+
+impl KafkaReader {
+    pub(super) fn open(
+        settings: Arc<KafkaSourceSettings>,
+        counters: Arc<KafkaSourceCounters>,
+        worker: usize,
+        peers: usize,
+        wake: Waker,
+    ) -> Result<KafkaReader> {
+        let context = Logged { name: settings.topic.clone() };
+        let consumer: Consumer = settings
+            .consumer()?
+            .create_with_context(context)
+            .map_err(|e| Error::user(format!("creating the consumer of topic '{}'", settings.topic)).because(e))?;
+        let number = |n: usize| u32::try_from(n).expect("a job has few workers");
+        let (worker, peers) = (number(worker), number(peers));
+        let consumer = Arc::new(consumer);
+        Ok(KafkaReader {
+            settings,
+            counters,
+            consumer,
+            worker,
+            peers,
+            wake,
+            partitions: BTreeMap::new(),
+            watch: None,
+            appeared: Vec::new(),
+        })
+    }
+
+    /// The first discovery, which may block: what exists, where it starts, and whether it may be read at all.
+    fn begin(&mut self) -> Result<Vec<Discovered>> {
+        let name = &self.settings.topic;
+        let count = topic::partitions(self.consumer.client(), name)?
+            .ok_or_else(|| topic::missing(name, &self.settings.brokers))?;
+        if self.worker == 0 {
+            self.refuse_compacted()?;
+        }
+        // What was assigned before was bound in an earlier life; what that life did not know appeared since, and is read
+        // from its beginning.
+        let start = if self.partitions.is_empty() { self.settings.start } else { Start::Earliest };
+        let share: BTreeSet<u32> = (0..count).filter(|index| index % self.peers == self.worker).collect();
+        let mut found = Vec::new();
+        for index in share.iter().filter(|index| !self.partitions.contains_key(index)) {
+            found.push(Discovered { index: *index, start: topic::start(&self.consumer, name, *index, start)? });
+        }
+        self.watch = Some(Watch::start(Task {
+            consumer: self.consumer.clone(),
+            topic: name.clone(),
+            worker: self.worker,
+            peers: self.peers,
+            interval: self.settings.discover_interval(),
+            known: share,
+            id: topic::id(&self.consumer, name),
+            wake: self.wake.clone(),
+        })?);
+        Ok(found)
+    }
+
+    /// A compacted topic forgets records that were bound: a replay would find fewer.
+    fn refuse_compacted(&self) -> Result<()> {
+        let name = &self.settings.topic;
+        if self.settings.allow_compacted {
+            return Ok(());
+        }
+        match topic::cleanup_policy(&self.settings.admin()?, name, name) {
+            Ok(policy) if policy.contains("compact") => Err(Error::user(format!(
+                "opening topic '{name}': it is compacted, so a replay may find fewer records than were read"
+            ))
+            .hint("set cleanup.policy=delete on the topic, or 'allow_compacted = true' if its keys never repeat")),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::warn!(topic = name, %error, "it is not known whether the topic is compacted");
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what the watch found.
+    fn take_reports(&mut self) -> Result<()> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        for report in watch.reports.drain() {
+            match report {
+                Report::Appeared(discovered) => self.appeared.push(discovered),
+                Report::Bounds(index, bounds) => self.settle(index, bounds)?,
+                Report::Recreated(why) => self.recreated(&why)?,
+                Report::Broken(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn recreated(&self, why: &str) -> Result<()> {
+        let name = &self.settings.topic;
+        self.counters.recreated.fetch_add(1, Relaxed);
+        match self.settings.on_recreated {
+            OnLoss::Stop => Err(Error::doubt(format!("reading topic '{name}': it was deleted or created anew, {why}")).hint(
+                "start the job over with a new lineage, or set 'on_recreated = \"skip\"' to wait until its offsets have passed the bound ones",
+            )),
+            OnLoss::Skip => {
+                tracing::error!(topic = name, why, "the topic was created anew; records below the bound offsets are skipped");
+                Ok(())
+            }
+        }
+    }
+
+    /// Decides about a partition whose position the broker refused.
+    fn settle(&mut self, index: u32, bounds: Bounds) -> Result<()> {
+        let Some(assigned) = self.partitions.get(&index) else { return Ok(()) };
+        let next = assigned.next;
+        let next = match self.admit(index, next, bounds)? {
+            Some(next) => next,
+            None => {
+                // Asked again until the partition has come so far.
+                if let Some(watch) = &self.watch {
+                    watch.ask(index);
+                }
+                return Ok(());
+            }
+        };
+        self.unassign(index)?;
+        self.read_from(index, next)
+    }
+
+    /// Where to read a partition that is to be read from `next`; `None`: nowhere yet.
+    fn admit(&self, index: u32, next: u64, bounds: Bounds) -> Result<Option<u64>> {
+        let name = &self.settings.topic;
+        match standing(next, bounds) {
+            Standing::Readable => Ok(Some(next)),
+            Standing::Lost(count) if self.settings.on_lost == OnLoss::Skip => {
+                self.counters.lost_offsets.fetch_add(count, Relaxed);
+                tracing::error!(
+                    topic = name,
+                    partition = index,
+                    from = next,
+                    to = bounds.low,
+                    "offsets lost to retention are skipped"
+                );
+                Ok(Some(bounds.low))
+            }
+            Standing::Lost(count) => Err(Error::doubt(format!(
+                "reading '{name}/{index}' from offset {next}: retention has removed {count} offsets, the oldest is {}",
+                bounds.low
+            ))
+            .hint("restore a newer checkpoint, start over, or set 'on_lost = \"skip\"' to go on without them")),
+            Standing::Beyond => self
+                .recreated(&format!("'{name}/{index}' ends at {} and was read up to {next}", bounds.high))
+                .map(|()| None),
+        }
+    }
+
+    fn read_from(&mut self, index: u32, next: u64) -> Result<()> {
+        let name = &self.settings.topic;
+        let what = || format!("assigning '{name}/{index}' from offset {next}");
+        let queue = PartitionQueue::take(&self.consumer, name, topic::partition(index), &self.wake)?;
+        let mut list = TopicPartitionList::new();
+        let offset = i64::try_from(next).map_err(|e| Error::doubt(what()).because(e))?;
+        list.add_partition_offset(name, topic::partition(index), Offset::Offset(offset))
+            .map_err(|e| failed(what(), e))?;
+        self.consumer.incremental_assign(&list).map_err(|e| failed(what(), e))?;
+        self.partitions.insert(index, Assigned { queue, next, held: VecDeque::new(), end: None, in_doubt: false });
+        Ok(())
+    }
+
+    fn unassign(&mut self, index: u32) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.settings.topic, topic::partition(index));
+        self.partitions.remove(&index);
+        let what = || format!("giving up '{}/{index}'", self.settings.topic);
+        self.consumer.incremental_unassign(&list).map_err(|e| failed(what(), e))
+    }
+}
+
+impl SourceReader for KafkaReader {
+    fn discover(&mut self) -> Result<Vec<Discovered>> {
+        if self.watch.is_none() {
+            return self.begin();
+        }
+        self.take_reports()?;
+        let mut found = std::mem::take(&mut self.appeared);
+        found.retain(|d| !self.partitions.contains_key(&d.index));
+        Ok(found)
+    }
+
+    fn assign(&mut self, index: u32, next: u64) -> Result<()> {
+        if self.partitions.contains_key(&index) {
+            self.unassign(index)?;
+        }
+        if self.watch.is_some() {
+            return self.read_from(index, next);
+        }
+        // A restart: blocking is allowed, and what is wrong is better known before anything is read.
+        let name = &self.settings.topic;
+        let count = topic::partitions(self.consumer.client(), name)?
+            .ok_or_else(|| topic::missing(name, &self.settings.brokers))?;
+        if index >= count {
+            return Err(Error::doubt(format!(
+                "reading '{name}/{index}' from offset {next}: the topic has {count} partitions only"
+            ))
+            .hint("it was created anew: start the job over with a new lineage"));
+        }
+        let admitted = self.admit(index, next, topic::bounds(&self.consumer, name, index)?)?;
+        self.read_from(index, admitted.unwrap_or(next))
+    }
+
+    fn poll(&mut self, index: u32, until: Option<u64>, budget: usize, out: &mut Vec<Record>) -> Result<Poll> {
+        if self.partitions.get(&index).is_some_and(|assigned| assigned.in_doubt) {
+            self.take_reports()?;
+        }
+        let name = &self.settings.topic;
+        let assigned = self
+            .partitions
+            .get_mut(&index)
+            .ok_or_else(|| Error::us(format!("polling '{name}/{index}', which is not assigned")))?;
+        let mut left = budget;
+        assigned.deliver_held(until, &mut left, out);
+        let mut failure = None;
+        while left > 0 && assigned.held.is_empty() && failure.is_none() && until.is_none_or(|u| assigned.next < u) {
+            if assigned.take(left, &mut failure) == 0 {
+                break;
+            }
+            assigned.deliver_held(until, &mut left, out);
+        }
+        let poll = verdict(until, assigned.next, assigned.held.front().map(|r| r.offset), assigned.end, left);
+        match failure {
+            None => Ok(poll),
+            Some((code, text)) => self.failed(index, code, &text).map(|()| Poll::Pending),
+        }
+    }
+
+    fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
+        let mut list = TopicPartitionList::new();
+        for (index, offset) in offsets.iter().filter(|(index, _)| self.partitions.contains_key(index)) {
+            let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+            let _ = list.add_partition_offset(&self.settings.topic, topic::partition(*index), offset);
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::warn!(topic = self.settings.topic, %error, "committing checkpointed offsets failed; only lag tools read them");
+        }
+        if let Some(watch) = &self.watch {
+            let own = offsets.iter().filter(|(index, _)| self.partitions.contains_key(index));
+            watch.restorable(&own.map(|(index, offset)| (*index, *offset)).collect());
+        }
+    }
+}
+
+impl Assigned {
+    /// Moves a batch from the client's queue to the held records. Returns how many items there were.
+    fn take(&mut self, limit: usize, failure: &mut Option<(RDKafkaErrorCode, String)>) -> usize {
+        let (held, next, end) = (&mut self.held, self.next, &mut self.end);
+        self.queue.drain(limit.min(BATCH), 0, |item| match item {
+            // Below `next` stands only what a fetch from the middle of a batch brings along.
+            Item::Record(record) if record.offset >= next => {
+                *end = None;
+                held.push_back(record);
+            }
+            Item::Record(_) => {}
+            Item::End(offset) => *end = Some(offset),
+            Item::Failed(code, text) => *failure = Some((code, text)),
+        })
+    }
+
+    fn deliver_held(&mut self, until: Option<u64>, left: &mut usize, out: &mut Vec<Record>) {
+        while *left > 0 && self.held.front().is_some_and(|r| until.is_none_or(|u| r.offset < u)) {
+            let record = self.held.pop_front().expect("there is a front");
+            self.next = record.offset + 1;
+            out.push(record);
+            *left -= 1;
+        }
+    }
+}
+
+impl KafkaReader {
+    /// What an error of the fetcher means.
+    fn failed(&mut self, index: u32, code: RDKafkaErrorCode, text: &str) -> Result<()> {
+        use RDKafkaErrorCode as E;
+        let name = &self.settings.topic;
+        match code {
+            E::OffsetOutOfRange | E::AutoOffsetReset => {
+                let assigned = self.partitions.get_mut(&index).expect("an assigned partition failed");
+                if !assigned.in_doubt {
+                    assigned.in_doubt = self.watch.as_ref().is_some_and(|watch| watch.ask(index));
+                }
+                Ok(())
+            }
+            E::UnknownTopic | E::UnknownTopicOrPartition | E::UnknownPartition | E::UnknownTopicId => {
+                self.recreated(&format!("the fetcher says '{text}'"))
+            }
+            _ if is_transient(code) => {
+                tracing::debug!(topic = name, partition = index, text, "the fetcher goes on by itself");
+                Ok(())
+            }
+            E::TopicAuthorizationFailed | E::GroupAuthorizationFailed => {
+                Err(Error::user(format!("reading '{name}/{index}': {text}"))
+                    .hint("allow the job's user to read the topic and its group"))
+            }
+            _ => Err(Error::outside(format!("reading '{name}/{index}': {text}")).because(code)),
+        }
+    }
+}

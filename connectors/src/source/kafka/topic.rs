@@ -1,0 +1,141 @@
+//! Facts about a topic, asked of the broker: its partitions, their bounds, its identity, whether it is compacted.
+//!
+//! Every call blocks for at most [`REQUEST_TIMEOUT`]; readers call them at start-up only, later the watch's thread does.
+
+use super::client::{Consumer, Logged, failed, wait_for};
+use super::decision::Bounds;
+use crate::kafka_settings::Start;
+use dataflow_core::{Error, Result};
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::bindings as c;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, client::Client};
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+/// How long one request may take: a broker that restarts is back within this.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The number of partitions; `None` when there is no such topic.
+pub(crate) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<u32>> {
+    let what = || format!("asking for the partitions of topic '{topic}'");
+    let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|e| failed(what(), e))?;
+    let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+    match found.error() {
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
+        Some(error) => Err(Error::outside(what()).because(RDKafkaErrorCode::from(error))),
+        None => Ok(Some(u32::try_from(found.partitions().len()).expect("partition numbers are 32 bits"))),
+    }
+}
+
+/// The error for a topic that is not there.
+pub(crate) fn missing(topic: &str, brokers: &str) -> Error {
+    Error::user(format!("opening topic '{topic}' on '{brokers}': there is no such topic"))
+        .hint("create it, or correct its name in the job's settings")
+}
+
+/// The bounds of a partition. With `read_committed` the high end is the last stable offset.
+pub(crate) fn bounds(consumer: &Consumer, topic: &str, index: u32) -> Result<Bounds> {
+    let (low, high) = consumer
+        .fetch_watermarks(topic, partition(index), REQUEST_TIMEOUT)
+        .map_err(|e| failed(format!("asking for the offsets of '{topic}/{index}'"), e))?;
+    let offset = |raw: i64| u64::try_from(raw).expect("the broker's watermarks are absolute offsets");
+    Ok(Bounds { low: offset(low), high: offset(high) })
+}
+
+/// Where a partition begins for a source that never read it.
+pub(crate) fn start(consumer: &Consumer, topic: &str, index: u32, start: Start) -> Result<u64> {
+    let bounds = bounds(consumer, topic, index)?;
+    let millis = match start {
+        Start::Earliest => return Ok(bounds.low),
+        Start::Latest => return Ok(bounds.high),
+        Start::Timestamp(millis) => millis,
+    };
+    let what = || format!("looking up time {millis} in '{topic}/{index}'");
+    let mut times = TopicPartitionList::new();
+    times.add_partition_offset(topic, partition(index), Offset::Offset(millis)).map_err(|e| failed(what(), e))?;
+    let found = consumer.offsets_for_times(times, REQUEST_TIMEOUT).map_err(|e| failed(what(), e))?;
+    match found.elements().first().map(|e| (e.error(), e.offset())) {
+        Some((Err(error), _)) => Err(failed(what(), error)),
+        Some((Ok(()), Offset::Offset(offset))) => Ok(u64::try_from(offset).unwrap_or(bounds.high)),
+        // No record is that young: begin at the end.
+        _ => Ok(bounds.high),
+    }
+}
+
+/// `cleanup.policy` of a topic.
+pub(crate) fn cleanup_policy(config: &ClientConfig, name: &str, topic: &str) -> Result<String> {
+    let what = || format!("asking for the configuration of topic '{topic}'");
+    let context = Logged { name: name.to_owned() };
+    let admin: AdminClient<Logged> = config.create_with_context(context).map_err(|e| failed(what(), e))?;
+    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+    let answers = wait_for(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
+        .map_err(|e| failed(what(), e))?;
+    match answers.into_iter().next() {
+        Some(Ok(resource)) => {
+            Ok(resource.get("cleanup.policy").and_then(|entry| entry.value.clone()).unwrap_or_default())
+        }
+        Some(Err(code)) => Err(Error::outside(what()).because(code)),
+        None => Err(Error::outside(what()).hint("the broker answered with nothing")),
+    }
+}
+
+/// The topic's id, which a topic of the same name created later does not have. `None` when the broker gives none
+/// (before Kafka 2.8) or did not answer.
+pub(crate) fn id(consumer: &Consumer, topic: &str) -> Option<String> {
+    let name = CString::new(topic).ok()?;
+    let timeout_ms = i32::try_from(REQUEST_TIMEOUT.as_millis()).expect("the timeout is seconds");
+    let rk = consumer.client().native_ptr();
+    // SAFETY: plain calls of librdkafka's admin interface. Everything created here is destroyed here; what is read of the
+    // event is read before the event is destroyed.
+    unsafe {
+        let queue = c::rd_kafka_queue_new(rk);
+        let mut names = [name.as_ptr()];
+        let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        c::rd_kafka_DescribeTopics(rk, topics, std::ptr::null(), queue);
+        c::rd_kafka_TopicCollection_destroy(topics);
+        let event = c::rd_kafka_queue_poll(queue, timeout_ms);
+        let id = if event.is_null() { None } else { id_in(event) };
+        if !event.is_null() {
+            c::rd_kafka_event_destroy(event);
+        }
+        c::rd_kafka_queue_destroy(queue);
+        id
+    }
+}
+
+/// The id in the answer to DescribeTopics.
+///
+/// # Safety
+/// `event` is a living event of librdkafka.
+unsafe fn id_in(event: *mut c::rd_kafka_event_t) -> Option<String> {
+    // SAFETY: as promised by the caller; null results are checked before they are read.
+    unsafe {
+        let result = c::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() || c::rd_kafka_event_error(event) != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let mut count = 0;
+        let topics = c::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        if topics.is_null() || count == 0 {
+            return None;
+        }
+        let description = *topics;
+        let error = c::rd_kafka_error_code(c::rd_kafka_TopicDescription_error(description));
+        if error != c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let uuid = c::rd_kafka_TopicDescription_topic_id(description);
+        let text = if uuid.is_null() { std::ptr::null() } else { c::rd_kafka_Uuid_base64str(uuid) };
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
+/// A partition number as librdkafka takes it.
+pub(crate) fn partition(index: u32) -> i32 {
+    i32::try_from(index).expect("Kafka's partition numbers are positive 32-bit numbers")
+}

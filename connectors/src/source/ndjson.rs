@@ -1,0 +1,394 @@
+//! A file, or a folder of files, of NDJSON lines that carry their own partition and offset: the form of a case's
+//! `login_events.ndjson`.
+//!
+//! ```text
+//! {"partition":1,"offset":0,"schema_version":2,"event":{...}}     value: the line; key: event.user_id
+//! {"partition":2,"offset":3,"raw":"e30="}                         value: those bytes (null: none); key: none
+//! ```
+//!
+//! Lines stand in their order of arrival, all partitions mixed; the offsets of a partition follow one another. A reader
+//! holds the byte position of each record of its own partitions, never the text. With `follow` the files may grow and new ones
+//! may come; a last line without its newline then waits for it. Without, the end of the files is the end of the source.
+//! It refuses a line that says no position, an offset that does not follow, a file that shrank, and `raw` bytes that
+//! would pass for a line with an event.
+
+use super::pulse;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use dataflow_core::{Discovered, Error, Poll, Record, Result, Source, SourceReader, Spawner, Waker};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Records that one reader indexes, 16 bytes each: 256 MiB of index. Longer inputs belong into a broker.
+pub const RECORDS_MAX: usize = 16 << 20;
+/// The longest line: the usual largest message of a broker.
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes scanned at once, and at most in one poll of a growing file.
+const SCAN_BYTES: usize = 4 << 20;
+/// Bytes read at once for a partition's records.
+const WINDOW_BYTES: usize = 64 << 10;
+/// How often a growing file is looked at: a tenth of the shortest heartbeat that a person would notice.
+const PULSE: Duration = Duration::from_millis(20);
+
+/// The source.
+#[derive(Clone)]
+pub struct NdjsonSource {
+    name: String,
+    path: PathBuf,
+    partitions: Option<u32>,
+    follow: Option<Arc<dyn Spawner>>,
+}
+
+impl NdjsonSource {
+    /// Reads `path`: a file, or the `.ndjson` files of a folder in the order of their names.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> NdjsonSource {
+        NdjsonSource { name: name.into(), path: path.into(), partitions: None, follow: None }
+    }
+
+    /// There are partitions `0..count`, also those without a record; a line of another is an error.
+    #[must_use]
+    pub fn partitions(mut self, count: u32) -> NdjsonSource {
+        self.partitions = Some(count);
+        self
+    }
+
+    /// The files grow: the source never ends, and a task of `spawner` looks for more.
+    #[must_use]
+    pub fn follow(mut self, spawner: Arc<dyn Spawner>) -> NdjsonSource {
+        self.follow = Some(spawner);
+        self
+    }
+}
+
+impl Source for NdjsonSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&self, worker: usize, peers: usize, wake: Waker) -> Result<Box<dyn SourceReader>> {
+        let pulse = self.follow.as_ref().map(|spawner| pulse::start(&**spawner, &self.name, wake.clone(), PULSE));
+        let mut index =
+            Index { source: self.clone(), worker, peers, files: Vec::new(), records: 0, partitions: BTreeMap::new() };
+        for partition in (0..self.partitions.unwrap_or(0)).filter(|p| *p as usize % peers == worker) {
+            index.partitions.insert(partition, Entries::default());
+        }
+        while !index.scan()? {}
+        Ok(Box::new(NdjsonReader { index, wake, known: BTreeSet::new(), places: BTreeMap::new(), _pulse: pulse }))
+    }
+}
+
+/// Where the records of this worker's share lie.
+struct Index {
+    source: NdjsonSource,
+    worker: usize,
+    peers: usize,
+    files: Vec<Scanned>,
+    records: usize,
+    partitions: BTreeMap<u32, Entries>,
+}
+
+struct Scanned {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    lines: u64,
+}
+
+/// The records of a partition; the first has offset `first`.
+#[derive(Default)]
+struct Entries {
+    first: u64,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    position: u64,
+    length: u32,
+    file: u32,
+}
+
+impl Entries {
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+}
+
+/// What a line must say.
+#[derive(Deserialize)]
+struct Head {
+    partition: u32,
+    offset: u64,
+    /// Present and null is another thing than absent.
+    #[serde(default, deserialize_with = "present")]
+    raw: Option<Option<String>>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+struct WithEvent<T> {
+    event: T,
+}
+
+#[derive(Deserialize)]
+struct WithUser {
+    user_id: String,
+}
+
+fn raw_bytes(raw: Option<&str>) -> Result<Option<Bytes>, &'static str> {
+    let Some(text) = raw else { return Ok(None) };
+    let bytes = STANDARD.decode(text).map_err(|_| "has a 'raw' that is not base64")?;
+    match serde_json::from_slice::<WithEvent<IgnoredAny>>(&bytes) {
+        Ok(WithEvent { event: IgnoredAny }) => Err("has a 'raw' that reads as a line with an event"),
+        Err(_) => Ok(Some(bytes.into())),
+    }
+}
+
+impl Index {
+    /// Reads on where the last scan stopped, at most [`SCAN_BYTES`] of each file; whether it came to the end of all.
+    fn scan(&mut self) -> Result<bool> {
+        self.list()?;
+        let mut done = true;
+        for file in 0..self.files.len() {
+            done &= self.scan_file(file)?;
+        }
+        Ok(done)
+    }
+
+    fn list(&mut self) -> Result<()> {
+        let path = &self.source.path;
+        let failed = |e: std::io::Error| {
+            Error::user(format!("open the source '{}' at '{}'", self.source.name, path.display())).because(e)
+        };
+        let mut paths = Vec::new();
+        if path.is_dir() {
+            for entry in std::fs::read_dir(path).map_err(failed)? {
+                let path = entry.map_err(failed)?.path();
+                if path.extension().is_some_and(|e| e == "ndjson") {
+                    paths.push(path);
+                }
+            }
+            paths.sort();
+        } else if self.files.is_empty() {
+            paths.push(path.clone());
+        }
+        for path in paths {
+            if !self.files.iter().any(|known| known.path == path) {
+                let file = File::open(&path).map_err(failed)?;
+                self.files.push(Scanned { path, file, bytes: 0, lines: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_file(&mut self, number: usize) -> Result<bool> {
+        let scanned = &self.files[number];
+        let failed = |e: std::io::Error| Error::outside(format!("read '{}'", scanned.path.display())).because(e);
+        let length = scanned.file.metadata().map_err(failed)?.len();
+        if length < scanned.bytes {
+            return Err(Error::outside(format!("read '{}': it shrank to {length} bytes", scanned.path.display()))
+                .hint("a source file may only grow"));
+        }
+        let start = scanned.bytes;
+        let want = (length - start).min(SCAN_BYTES as u64) as usize;
+        let mut bytes = vec![0; want];
+        scanned.file.read_exact_at(&mut bytes, start).map_err(failed)?;
+        let at_end = start + want as u64 == length;
+        let mut position = start;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (line, step) = match rest.iter().position(|b| *b == b'\n') {
+                Some(end) => (&rest[..end], end + 1),
+                None if rest.len() > LINE_BYTES_MAX => (rest, rest.len()),
+                None if at_end && self.source.follow.is_none() => (rest, rest.len()),
+                None => break,
+            };
+            self.line(number, position, line)?;
+            position += step as u64;
+            rest = &rest[step..];
+            self.files[number].lines += 1;
+            self.files[number].bytes = position;
+        }
+        // Without a newline in the rest, either the end is here or the next scan begins with a longer piece.
+        Ok(at_end)
+    }
+
+    fn line(&mut self, file: usize, position: u64, line: &[u8]) -> Result<()> {
+        let Scanned { path, lines, .. } = &self.files[file];
+        let refuse = |why: &str| Error::user(format!("read '{}': line {} {why}", path.display(), lines + 1));
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        if line.len() > LINE_BYTES_MAX {
+            return Err(refuse(&format!("is longer than {LINE_BYTES_MAX} bytes")));
+        }
+        let head: Head = serde_json::from_slice(line).map_err(|e| {
+            refuse("does not say its partition and offset")
+                .because(e)
+                .hint("each line is a JSON object with 'partition', 'offset', and 'event' or 'raw'")
+        })?;
+        if self.source.partitions.is_some_and(|count| head.partition >= count) {
+            return Err(refuse(&format!("is of partition {}, which the source does not have", head.partition)));
+        }
+        if head.partition as usize % self.peers != self.worker {
+            return Ok(());
+        }
+        if let Some(raw) = &head.raw {
+            raw_bytes(raw.as_deref()).map_err(refuse)?;
+        }
+        let expected = self.partitions.get(&head.partition).map(Entries::end);
+        if expected.is_some_and(|expected| head.offset != expected) {
+            let expected = expected.unwrap_or(0);
+            return Err(refuse(&format!(
+                "has offset {} of partition {} where {expected} follows",
+                head.offset, head.partition
+            )));
+        }
+        if self.records >= RECORDS_MAX {
+            return Err(refuse("is one record too many for the index").hint("read inputs of this size from a broker"));
+        }
+        let first = head.offset;
+        let entries = self.partitions.entry(head.partition).or_insert(Entries { first, entries: Vec::new() });
+        entries.entries.push(Entry { position, length: line.len() as u32, file: file as u32 });
+        self.records += 1;
+        Ok(())
+    }
+}
+
+struct NdjsonReader {
+    index: Index,
+    wake: Waker,
+    /// Partitions that were discovered or assigned.
+    known: BTreeSet<u32>,
+    places: BTreeMap<u32, Place>,
+    _pulse: Option<Arc<()>>,
+}
+
+/// Where a partition is read, with a piece of the file that holds its next records.
+#[derive(Default)]
+struct Place {
+    next: u64,
+    file: u32,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Place {
+    fn line(&mut self, entry: Entry, files: &[Scanned]) -> Result<&[u8]> {
+        let length = entry.length as usize;
+        let held = |place: &Place| {
+            let at = entry.position.checked_sub(place.start).filter(|_| place.file == entry.file)? as usize;
+            (at + length <= place.bytes.len()).then_some(at)
+        };
+        let at = match held(self) {
+            Some(at) => at,
+            None => {
+                let Scanned { path, file, bytes, .. } = &files[entry.file as usize];
+                let want = (bytes - entry.position).min(WINDOW_BYTES.max(length) as u64);
+                self.bytes.resize(want as usize, 0);
+                (self.file, self.start) = (entry.file, entry.position);
+                file.read_exact_at(&mut self.bytes, entry.position)
+                    .map_err(|e| Error::outside(format!("read '{}'", path.display())).because(e))?;
+                0
+            }
+        };
+        Ok(&self.bytes[at..at + length])
+    }
+}
+
+fn record(offset: u64, line: &[u8], path: &Path) -> Result<Record> {
+    if let Ok(body) = serde_json::from_slice::<WithEvent<WithUser>>(line) {
+        let value = Some(Bytes::copy_from_slice(line));
+        return Ok(Record { offset, key: Some(Bytes::from(body.event.user_id)), value });
+    }
+    let changed = || Error::outside(format!("read '{}': a line changed after it was indexed", path.display()));
+    let head: Head = serde_json::from_slice(line).map_err(|e| changed().because(e))?;
+    let value = match head.raw {
+        Some(raw) => raw_bytes(raw.as_deref()).map_err(|_| changed())?,
+        None => Some(Bytes::copy_from_slice(line)),
+    };
+    Ok(Record { offset, key: None, value })
+}
+
+impl SourceReader for NdjsonReader {
+    fn discover(&mut self) -> Result<Vec<Discovered>> {
+        if self.index.source.follow.is_some() {
+            self.index.scan()?;
+        }
+        let known = &mut self.known;
+        let found = self.index.partitions.iter().filter(|(index, _)| known.insert(**index));
+        Ok(found.map(|(index, entries)| Discovered { index: *index, start: entries.first }).collect())
+    }
+
+    fn assign(&mut self, index: u32, next: u64) -> Result<()> {
+        let Index { source, partitions, .. } = &mut self.index;
+        let entries = partitions.entry(index).or_default();
+        if next < entries.first || next > entries.end() {
+            return Err(Error::outside(format!(
+                "read '{}/{index}' from offset {next}: '{}' holds offsets {} to {}",
+                source.name,
+                source.path.display(),
+                entries.first,
+                entries.end()
+            ))
+            .hint("the file is not the one that was read before: put it back, or start over"));
+        }
+        self.known.insert(index);
+        self.places.insert(index, Place { next, ..Place::default() });
+        Ok(())
+    }
+
+    fn poll(&mut self, index: u32, until: Option<u64>, budget: usize, out: &mut Vec<Record>) -> Result<Poll> {
+        let name = &self.index.source.name;
+        let place = self
+            .places
+            .get_mut(&index)
+            .ok_or_else(|| Error::us(format!("poll '{name}/{index}', which was not assigned")))?;
+        let follow = self.index.source.follow.is_some();
+        let mut looked = !follow;
+        let mut scanned_all = true;
+        for _ in 0..budget {
+            if until.is_some_and(|until| place.next >= until) {
+                return Ok(Poll::AtEnd);
+            }
+            if place.next >= self.index.partitions[&index].end() && !looked {
+                scanned_all = self.index.scan()?;
+                looked = true;
+            }
+            let entries = &self.index.partitions[&index];
+            let Some(entry) = entries.entries.get((place.next - entries.first) as usize) else {
+                return match until {
+                    _ if !scanned_all => {
+                        self.wake.wake();
+                        Ok(Poll::Pending)
+                    }
+                    None if follow => Ok(Poll::AtEnd),
+                    None => Ok(Poll::Ended),
+                    Some(_) if follow => Ok(Poll::Pending),
+                    Some(until) => Err(Error::outside(format!(
+                        "read '{}/{index}' up to offset {until} again: '{}' ends at {}",
+                        self.index.source.name,
+                        self.index.source.path.display(),
+                        entries.end()
+                    ))
+                    .hint("the file is not the one that was read before: put it back, or start over")),
+                };
+            };
+            let path = &self.index.files[entry.file as usize].path;
+            let offset = place.next;
+            out.push(record(offset, place.line(*entry, &self.index.files)?, path)?);
+            place.next += 1;
+        }
+        Ok(Poll::More)
+    }
+}

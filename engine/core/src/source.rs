@@ -1,0 +1,107 @@
+//! What a source connector implements: partitions that are discovered, assigned and read, and the decoding of their records.
+//!
+//! The runtime's source operator owns epochs, bindings, replay and backpressure; a connector only moves bytes. A reader
+//! never blocks: it returns what is there and calls its waker when more has come.
+
+use crate::{Result, SchemaBinding, Waker};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// A record as the connector read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its offset in the partition.
+    pub offset: u64,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value; `None` is a null (in Kafka: a tombstone).
+    pub value: Option<Bytes>,
+}
+
+/// A partition that appeared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discovered {
+    /// Its number in the source.
+    pub index: u32,
+    /// Its first offset to read, resolved once; the binding holds it from then on.
+    pub start: u64,
+}
+
+/// What a poll of one partition came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// The budget is used up or more can be had at once.
+    More,
+    /// Nothing at hand, but the end of the partition was not seen: a fetch is under way.
+    Pending,
+    /// The partition was read to its end (the idle rule asks for this), or to `until`.
+    AtEnd,
+    /// The partition is bounded and over: no record will ever follow.
+    Ended,
+}
+
+/// A configured source: opened once by every worker, and again by the next generation.
+pub trait Source: Send + Sync {
+    /// The name its partitions carry in bindings and evidence, such as `login-events`.
+    fn name(&self) -> &str;
+
+    /// Opens the share of worker `worker` of `peers`: the partitions with `index % peers == worker`.
+    /// `wake` is to be called, from any thread, when a poll that found nothing may now find something.
+    fn open(&self, worker: usize, peers: usize, wake: Waker) -> Result<Box<dyn SourceReader>>;
+}
+
+/// One worker's share of a source. Partitions are polled one at a time.
+pub trait SourceReader {
+    /// Partitions of this worker's share that appeared since the last call and were not assigned yet. Never blocks
+    /// after the first call, which waits until the partitions that exist are known.
+    fn discover(&mut self) -> Result<Vec<Discovered>>;
+
+    /// Makes `index` readable from offset `next` on. On a restart it is called with the bound offsets *before* the first
+    /// `discover`, which then leaves those out.
+    ///
+    /// # Errors
+    /// When `next` was lost to retention, or the partition is not the one that was bound (a recreated topic).
+    fn assign(&mut self, index: u32, next: u64) -> Result<()>;
+
+    /// Appends up to `budget` records of partition `index` with offsets below `until` to `out`, in offset order. With
+    /// `until` the answer is [`Poll::AtEnd`] only once every record below it was delivered.
+    fn poll(&mut self, index: u32, until: Option<u64>, budget: usize, out: &mut Vec<Record>) -> Result<Poll>;
+
+    /// Told when a checkpoint is complete: the offsets it would restore, by partition. For lag tools, never read back.
+    fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
+        let _ = offsets;
+    }
+}
+
+/// What decoding a record came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded<T> {
+    /// It says this.
+    Value(T),
+    /// It says nothing that can be read, for the reason named; to the dead letters.
+    Dead(&'static str),
+    /// Its schema is not known yet: try again when woken. The record belongs to no epoch until then.
+    Unresolved,
+}
+
+/// Turns records into `T`. One per worker and source.
+pub trait Decode<T> {
+    /// Decodes a record. Never panics, whatever the bytes.
+    fn decode(&mut self, record: &Record) -> Decoded<T>;
+
+    /// Schema ids resolved since the last call, to be bound in the epoch that first uses them.
+    /// The schema's text is durable before this returns it.
+    fn resolved(&mut self) -> Vec<SchemaBinding> {
+        Vec::new()
+    }
+
+    /// What ids were bound to mean. Called on start with everything bound so far, before any record: a replay uses
+    /// only this.
+    ///
+    /// # Errors
+    /// When the text of a bound schema is missing from the local store or differs from its hash.
+    fn bind(&mut self, schemas: &[SchemaBinding]) -> Result<()> {
+        let _ = schemas;
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What a job is written with: one file that holds logic and names, wired by the TOML beside it.
+//!
+//! ```text
+//!  jobs/NAME.rs   ── build(&mut Job) ──┐
+//!  jobs/NAME.toml ── profile::Profile ─┴─ wiring ─► dataflow_runtime::prepare ─► threads::run
+//! ```
+//!
+//! A job file calls [`main`] and so is a whole program with the verbs of [`command`]; `dataflow run jobs/NAME.rs` builds it and
+//! hands its command line over.
+
+pub mod command;
+pub mod job;
+pub mod launch;
+mod page;
+pub mod profile;
+mod terminal;
+mod verbs;
+mod wiring;
+
+pub use job::{Job, JobFile};
+
+use clap::Parser;
+use command::Cli;
+use std::process::ExitCode;
+
+/// What a job file begins with.
+pub mod prelude {
+    pub use crate::{Job, JobFile};
+    pub use dataflow_core::{Error, Result, Stamped};
+    pub use dataflow_operators::anomaly::{
+        BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LOGIN_EVENT_SCHEMA, Login, LoginEvent,
+        NewCountry, NewDevice, UnresolvedAddress, deliver,
+    };
+    pub use dataflow_operators::enrich::enrich;
+    pub use dataflow_operators::window::keyed_history::{Emit, keyed_history};
+    pub use std::process::ExitCode;
+}
+
+/// The program of a job file: reads the command line and does what it says. Exit codes are those of [`dataflow_core::Fault`].
+pub fn main(job: &'static JobFile) -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DATAFLOW_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    report(verbs::dispatch(job, &cli), cli.output)
+}
+
+/// Prints an error as the command line asked for it, and turns it into an exit code.
+pub fn report(result: dataflow_core::Result<()>, output: command::Output) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.fault.exit_code();
+            match output {
+                command::Output::Text => eprintln!("dataflow: {error}"),
+                command::Output::Json => {
+                    let fault = format!("{:?}", error.fault).to_lowercase();
+                    eprintln!("{}", serde_json::json!({"error": error.to_string(), "fault": fault, "exit_code": code}));
+                }
+            }
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The terminal line of a running job, and its summary at the end, on standard error.
+
+use crate::command::Output;
+use dataflow_runtime::Plan;
+use dataflow_runtime::control::StatusSnapshot;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+/// How often the rate is taken, over what was read since.
+const RATE_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Terminal {
+    is_shown: bool,
+    output: Output,
+    last: (Duration, u64),
+    rate: f64,
+}
+
+impl Terminal {
+    pub(crate) fn new(output: Output) -> Terminal {
+        let is_shown = output == Output::Text && std::io::stderr().is_terminal();
+        Terminal { is_shown, output, last: (Duration::ZERO, 0), rate: 0.0 }
+    }
+
+    /// Draws the line over itself.
+    pub(crate) fn draw(&mut self, plan: &Plan, now: Duration) {
+        let status = plan.control.status.snapshot();
+        let since = now.saturating_sub(self.last.0);
+        if since >= RATE_EVERY {
+            self.rate = (status.records - self.last.1) as f64 / since.as_secs_f64();
+            self.last = (now, status.records);
+        }
+        if self.is_shown {
+            eprint!("\r\x1b[2K{}", line(&status, self.rate));
+            let _ = std::io::stderr().flush();
+        }
+    }
+
+    /// What the run came to.
+    pub(crate) fn end(&self, plan: &Plan) {
+        let status = plan.control.status.snapshot();
+        match self.output {
+            Output::Json => println!("{}", serde_json::to_string(&status).expect("counters are plain data")),
+            Output::Text => {
+                if self.is_shown {
+                    eprint!("\r\x1b[2K");
+                }
+                eprintln!("{}", summary(&status));
+            }
+        }
+    }
+}
+
+fn line(status: &StatusSnapshot, rate: f64) -> String {
+    let lag = status.epoch_opened.saturating_sub(status.epoch_committed.max(status.epoch_durable));
+    format!(
+        "{rate:.0} records/s  epoch {}  {lag} epochs behind  checkpoint {}  {}",
+        status.epoch_opened,
+        status.epoch_checkpointed,
+        alerts(status)
+    )
+}
+
+fn alerts(status: &StatusSnapshot) -> String {
+    let labels = status.labelled.iter().filter_map(|(k, n)| Some(format!("{} {n}", k.strip_prefix("raised.")?)));
+    let labels: Vec<String> = labels.collect();
+    if labels.is_empty() { "no alerts yet".to_owned() } else { labels.join("  ") }
+}
+
+fn summary(status: &StatusSnapshot) -> String {
+    let mut lines = vec![
+        format!(
+            "records   {} read: {} accepted, {} late, {} dead letters, {} duplicates",
+            status.records, status.accepted, status.late, status.dead_letters, status.duplicates
+        ),
+        format!("alerts    {} raised, {} withdrawn", status.raised, status.withdrawn),
+    ];
+    lines.extend(status.labelled.iter().filter_map(|(k, n)| Some(format!("          {:<22}{n}", k.strip_prefix("raised.")?))));
+    lines.push(format!(
+        "epochs    up to {}, {} replayed; {} transactions; {} checkpoints, the last of epoch {}",
+        status.epoch_opened, status.replayed_epochs, status.transactions, status.checkpoints, status.epoch_checkpointed
+    ));
+    lines.join("\n")
+}

@@ -1,0 +1,143 @@
+//! `run`: the job in this process.
+
+use crate::command::{Output, RunArgs};
+use crate::job::{Job, JobFile};
+use crate::profile::Profile;
+use crate::terminal::Terminal;
+use crate::wiring::{self, LOGS, Options};
+use crate::{page, wiring::gather_counters};
+use dataflow_connectors::sink::case_files::export_case_files;
+use dataflow_connectors::sink::kafka::KafkaSinkCounters;
+use dataflow_core::{Environment, Epoch, Error, Result, Storage, Task, TaskState};
+use dataflow_runtime::{Plan, prepare, threads};
+use dataflow_state::folder::DataFolder;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How often `status.json` and the terminal line are brought up to date.
+const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// The file that holds the counters of the running (or last) process, in the data folder.
+const STATUS: &str = "status.json";
+/// What a shell reports for a process that ended by Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
+pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Result<()> {
+    let (profile, data) = super::open(job, &args.job)?;
+    let folder = DataFolder::open(&data)?;
+    let storage: Arc<dyn Storage> = Arc::new(folder.storage());
+    let environment = threads::environment();
+    let options = Options { workers: args.workers, until_end: args.until_end };
+    let wired = wiring::wire(job, &profile, &environment, &storage, &data, &options)?;
+    let plan = prepare(wired.setup)?;
+    stop_on_signals(&plan)?;
+    let watch = Watch {
+        plan: plan.clone(),
+        kafka: wired.kafka.clone(),
+        path: data.join(STATUS),
+        ends: args.seconds.map(|s| environment.clock.monotonic() + Duration::from_secs(s)),
+        environment: environment.clone(),
+        terminal: Terminal::new(output),
+    };
+    environment.spawner.spawn("status", Box::new(watch));
+    if let Some(port) = args.page {
+        let address = page::serve(port, plan.clone(), storage.clone(), &profile)?;
+        eprintln!("live page: http://{address}");
+    }
+    let graph = wired.job;
+    let ran = threads::run(plan.clone(), move |scope| (job.build)(&mut Job::new(scope, &graph)));
+    gather_counters(&plan, &wired.kafka);
+    write_status(&plan, &data.join(STATUS));
+    Terminal::new(output).end(&plan);
+    ran?;
+    if let Some(out) = profile.var("output") {
+        export(&profile, &storage, Path::new(&out))?;
+    }
+    Ok(())
+}
+
+/// Profile `files`: the committed rows as plain files, and the epochs that explain them.
+fn export(profile: &Profile, storage: &Arc<dyn Storage>, out: &Path) -> Result<()> {
+    for sink in profile.names("sinks") {
+        let table = profile.table(&["sinks", &sink])?;
+        let topics: Vec<String> = table.get("topics").cloned().and_then(|v| v.try_into().ok()).unwrap_or_default();
+        export_case_files(storage, &format!("{LOGS}/{sink}"), &topics, out)?;
+    }
+    let path = out.join("bindings.ndjson");
+    let failed = |cause| Error::outside(format!("writing '{}'", path.display())).because(cause);
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(failed)?);
+    super::bindings::write(&**storage, 1, Epoch::MAX, &mut file)?;
+    std::io::Write::flush(&mut file).map_err(failed)
+}
+
+/// The first Ctrl-C ends the job at a checkpoint, the second at once.
+fn stop_on_signals(plan: &Arc<Plan>) -> Result<()> {
+    let seen = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        let (plan, seen) = (plan.clone(), seen.clone());
+        let waker = plan.environment.spawner.spawn("signals", Box::new(OnSignal { plan: plan.clone(), seen: seen.clone() }));
+        // The handler only counts and unparks, both of which are safe in a signal.
+        let handler = move || {
+            if seen.fetch_add(1, Ordering::SeqCst) > 0 {
+                signal_hook::low_level::exit(INTERRUPTED);
+            }
+            waker.wake();
+        };
+        // SAFETY: an atomic, `_exit`, and `Thread::unpark`, which takes no lock on Linux.
+        unsafe { signal_hook::low_level::register(signal, handler) }
+            .map_err(|cause| Error::us("listening for signals").because(cause))?;
+    }
+    Ok(())
+}
+
+struct OnSignal {
+    plan: Arc<Plan>,
+    seen: Arc<AtomicUsize>,
+}
+
+impl Task for OnSignal {
+    fn run(&mut self) -> TaskState {
+        if self.seen.load(Ordering::SeqCst) == 0 {
+            return TaskState::Waiting;
+        }
+        eprintln!("\nstopping at a checkpoint; press Ctrl-C again to stop at once");
+        self.plan.control.stop();
+        TaskState::Done
+    }
+}
+
+/// Writes the status, draws the line, and ends a run of bounded length.
+struct Watch {
+    plan: Arc<Plan>,
+    kafka: Vec<Arc<KafkaSinkCounters>>,
+    path: PathBuf,
+    ends: Option<Duration>,
+    environment: Environment,
+    terminal: Terminal,
+}
+
+impl Task for Watch {
+    fn run(&mut self) -> TaskState {
+        let now = self.environment.clock.monotonic();
+        if self.ends.is_some_and(|ends| now >= ends) && !self.plan.control.is_stopping() {
+            self.plan.control.stop();
+        }
+        gather_counters(&self.plan, &self.kafka);
+        write_status(&self.plan, &self.path);
+        self.terminal.draw(&self.plan, now);
+        TaskState::Sleeping(STATUS_EVERY)
+    }
+}
+
+/// For people and tests, not for recovery: a failed write is only reported.
+#[expect(clippy::disallowed_methods, reason = "the status needs to be whole, not durable")]
+fn write_status(plan: &Plan, path: &Path) {
+    let text = serde_json::to_vec_pretty(&plan.control.status.snapshot()).expect("counters are plain data");
+    let temporary = path.with_extension("json.tmp");
+    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = written {
+        tracing::warn!(%error, path = %path.display(), "the status could not be written");
+    }
+}

@@ -1,0 +1,62 @@
+//! The `generator` connector: login traffic of `loadgen` as a source, paced by the clock, the same on every replay.
+
+use bytes::Bytes;
+use dataflow_connectors::source::generator::{Generated, Generator, GeneratorSource, Pace};
+use dataflow_core::{Environment, Error, Micros, Result, Source, Storage};
+use dataflow_loadgen::logins::{BLOCK, Settings, Traffic};
+use std::sync::Arc;
+use toml::{Table, Value};
+
+/// Where the beginning of a generator's time line is kept, in the data folder.
+const STARTS: &str = "generators";
+
+struct Logins(Traffic);
+
+impl Generator for Logins {
+    fn partitions(&self) -> u32 {
+        self.0.settings().partitions
+    }
+
+    fn length(&self, partition: u32) -> Option<u64> {
+        self.0.length(partition)
+    }
+
+    fn block_records(&self) -> u64 {
+        BLOCK
+    }
+
+    fn block(&self, partition: u32, block: u64) -> Vec<Generated> {
+        let logins = self.0.block(partition, block).into_iter();
+        let record = |login: dataflow_loadgen::logins::Login| Generated {
+            due_us: login.due_us,
+            value: login.json().map(Bytes::from),
+            key: Some(Bytes::from(login.key)),
+        };
+        logins.map(record).collect()
+    }
+}
+
+/// The time line begins when the job first starts; that instant is kept, so that a replay makes the same records.
+pub(super) fn build(name: &str, mut table: Table, environment: &Environment, storage: &Arc<dyn Storage>) -> Result<Arc<dyn Source>> {
+    let paced = table.remove("paced").and_then(|v| v.as_bool()).unwrap_or(true);
+    let mut settings: Settings = Value::Table(table)
+        .try_into()
+        .map_err(|cause: toml::de::Error| Error::user(format!("reading source '{name}': {}", cause.message())))?;
+    settings.start = start_of(name, environment, &**storage)?;
+    let start = settings.start;
+    let source = GeneratorSource::new(name, Arc::new(Logins(Traffic::new(settings)?)));
+    let pace = Pace { clock: environment.clock.clone(), spawner: environment.spawner.clone(), start };
+    Ok(Arc::new(if paced { source.paced(pace) } else { source }))
+}
+
+fn start_of(name: &str, environment: &Environment, storage: &dyn Storage) -> Result<Micros> {
+    let path = format!("{STARTS}/{name}");
+    if storage.length(&path)?.is_some() {
+        let text = String::from_utf8_lossy(&storage.read(&path)?).trim().to_owned();
+        return Micros::parse(&text).ok_or_else(|| Error::doubt(format!("reading '{path}': '{text}' is no timestamp")));
+    }
+    storage.create_dir(STARTS)?;
+    let now = environment.clock.wall();
+    dataflow_state::storage::replace_file(storage, STARTS, name, now.to_string().as_bytes())?;
+    Ok(now)
+}

@@ -1,0 +1,157 @@
+//! From a profile to connectors: each named source, table and sink becomes the part of `dataflow_connectors` that its settings name.
+
+mod generator;
+mod sinks;
+mod sources;
+mod until_end;
+
+pub(crate) use sinks::LOGS;
+pub(crate) use sources::Decoders;
+
+use crate::job::{JobFile, JobWiring};
+use crate::profile::Profile;
+use dataflow_connectors::sink::kafka::KafkaSinkCounters;
+use dataflow_core::{Environment, Error, Result, Storage};
+use dataflow_runtime::plan::{JobSetup, TableContent};
+use dataflow_runtime::{Plan, RuntimeSettings};
+use dataflow_state::backend::{BackendKind, RocksMemory, RocksMemorySettings, RocksSettings};
+use dataflow_state::binding_log::export::parse_recorded;
+use dataflow_state::table::TableSettings;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// `[state]` of a profile.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StateSettings {
+    /// `rocksdb` or `heap`.
+    backend: String,
+    /// Values each operator keeps in memory on each worker, in MiB; the rest lies in the backend.
+    cache_mb: usize,
+    /// Changed values after which they are written to the backend, in MiB.
+    dirty_mb: usize,
+    /// RocksDB's block cache and write buffers, for the whole process, in MiB.
+    rocksdb_mb: usize,
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        StateSettings { backend: "rocksdb".into(), cache_mb: 16, dirty_mb: 8, rocksdb_mb: 64 }
+    }
+}
+
+/// A job that is wired: what to prepare, and what its graph needs.
+pub(crate) struct Wired {
+    pub(crate) setup: JobSetup,
+    pub(crate) job: JobWiring,
+    /// Counters of the Kafka sinks.
+    pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
+}
+
+/// What the command line adds.
+pub(crate) struct Options {
+    pub(crate) workers: Option<usize>,
+    pub(crate) until_end: bool,
+}
+
+/// Builds everything that the profile names, without opening any of it.
+pub(crate) fn wire(
+    job: &JobFile,
+    profile: &Profile,
+    environment: &Environment,
+    storage: &Arc<dyn Storage>,
+    data: &std::path::Path,
+    options: &Options,
+) -> Result<Wired> {
+    let workers = match options.workers {
+        Some(workers) => workers,
+        None => profile.value("workers")?.unwrap_or(1),
+    };
+    if workers == 0 || workers > usize::from(dataflow_core::SHARDS) {
+        return Err(Error::user(format!("running with {workers} workers")).hint(format!("use 1 to {}", dataflow_core::SHARDS)));
+    }
+    let settings: RuntimeSettings = profile.section(&["runtime"], &[])?;
+    let state: StateSettings = profile.section(&["state"], &[])?;
+    let (sources, decoders) = sources::build(profile, environment, storage, options.until_end)?;
+    let sinks = sinks::build(profile, storage)?;
+    let params = profile.table(&["params"])?;
+    Ok(Wired {
+        setup: JobSetup {
+            name: job.name.to_owned(),
+            fingerprint: fingerprint(job, profile),
+            settings,
+            environment: environment.clone(),
+            storage: storage.clone(),
+            live: data.join("live"),
+            backend: backend(&state)?,
+            tables: TableSettings { cache_bytes: state.cache_mb << 20, dirty_bytes: state.dirty_mb << 20 },
+            workers,
+            sources,
+            sinks: sinks.sinks,
+            lookups: lookups(profile)?,
+            recorded: recorded(profile)?,
+        },
+        job: JobWiring { params, topics: sinks.topics, decoders: Arc::new(decoders) },
+        kafka: sinks.kafka,
+    })
+}
+
+/// Hash of the job's source, the engine's version and the parameters.
+pub(crate) fn fingerprint(job: &JobFile, profile: &Profile) -> String {
+    let text = format!("{}\n{}\n{}", env!("CARGO_PKG_VERSION"), profile.fingerprint_text(), job.source);
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+}
+
+fn backend(state: &StateSettings) -> Result<BackendKind> {
+    match state.backend.as_str() {
+        "heap" => Ok(BackendKind::Heap),
+        "rocksdb" => {
+            let bytes = state.rocksdb_mb << 20;
+            let memory = RocksMemorySettings { block_cache_bytes: bytes, write_buffers_bytes: bytes / 2 };
+            Ok(BackendKind::Rocks { settings: RocksSettings::default(), memory: RocksMemory::new(&memory) })
+        }
+        other => Err(crate::profile::unknown("backend", other, ["heap", "rocksdb"].into_iter(), "'state'")),
+    }
+}
+
+fn lookups(profile: &Profile) -> Result<Vec<TableContent>> {
+    let mut tables = Vec::new();
+    for name in profile.names("tables") {
+        let table = profile.table(&["tables", &name])?;
+        let bytes = match (table.get("file").and_then(|v| v.as_str()), table.get("generate")) {
+            (Some(""), Some(_)) | (None, Some(_)) => dataflow_loadgen::geography::csv().into_bytes(),
+            (Some(file), _) => std::fs::read(profile.path(file))
+                .map_err(|cause| Error::user(format!("reading table '{name}' from '{file}'")).because(cause).hint("name another with --set geo=FILE"))?,
+            (None, None) => return Err(Error::user(format!("table '{name}' of profile '{}' has no 'file'", profile.name))),
+        };
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+        tables.push(TableContent { name, hash, bytes: bytes.into() });
+    }
+    Ok(tables)
+}
+
+/// The epochs of a bindings file, when `--set bindings=recorded` asks for them.
+fn recorded(profile: &Profile) -> Result<Option<Vec<dataflow_state::binding_log::export::RecordedEpoch>>> {
+    match profile.var("bindings").as_deref() {
+        None | Some("own") => Ok(None),
+        Some(kind) => {
+            let input = profile.var("input").unwrap_or_default();
+            let file = if kind == "recorded" { PathBuf::from(input).join("bindings.ndjson") } else { PathBuf::from(kind) };
+            let shown = file.display();
+            let text = std::fs::read_to_string(&file).map_err(|cause| {
+                Error::user(format!("reading the bindings file '{shown}'"))
+                    .because(cause)
+                    .hint("'--set bindings=' takes own, recorded (the input folder's bindings.ndjson) or a file")
+            })?;
+            parse_recorded(&text).map(Some)
+        }
+    }
+}
+
+/// Adds the Kafka sinks' counters to the plan's.
+pub(crate) fn gather_counters(plan: &Plan, kafka: &[Arc<KafkaSinkCounters>]) {
+    let aborted = kafka.iter().map(|c| c.aborted.load(std::sync::atomic::Ordering::Relaxed)).sum();
+    plan.control.status.aborted_transactions.set(aborted);
+}

@@ -1,0 +1,200 @@
+//! The scope in which a job's graph is built, the same on every worker: sources, then the binder, then operators and sinks.
+//!
+//! The order matters once: every source is declared before [`JobScope::bind`], because an epoch is fixed by what all of
+//! them took. After it the facts of each epoch are there for operators that ask for watermark and clock.
+
+use crate::checkpoint::checkpoints;
+use crate::facts::{EpochFacts, SourceFacts, Tick};
+use crate::plan::{PartCut, Plan};
+use crate::time::{Late, split_late};
+use crate::{binder, sink, source, ticker};
+use dataflow_core::{ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputRow, Result, SourceId, Stamped};
+use dataflow_state::table::{KeyedTable, StateValue};
+use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use timely::dataflow::operators::core::Concatenate;
+use timely::dataflow::operators::{Probe, vec::Map};
+use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+
+/// The graph under construction on one worker.
+pub struct JobScope<'s> {
+    scope: Scope<'s, Epoch>,
+    plan: Arc<Plan>,
+    staged: ProbeHandle<Epoch>,
+    ticks: StreamVec<'s, Epoch, Tick>,
+    ticks_everywhere: StreamVec<'s, Epoch, Tick>,
+    source_facts: Vec<StreamVec<'s, Epoch, SourceFacts>>,
+    bound: Option<Bindings<'s>>,
+    parts: Vec<StreamVec<'s, Epoch, ()>>,
+    rows: BTreeMap<String, Vec<StreamVec<'s, Epoch, OutputRow>>>,
+}
+
+#[derive(Clone)]
+struct Bindings<'s> {
+    facts: StreamVec<'s, Epoch, EpochFacts>,
+    durable: StreamVec<'s, Epoch, (Epoch, ChainHash)>,
+}
+
+impl<'s> JobScope<'s> {
+    /// Begins a job's graph with its ticker.
+    pub fn new(scope: Scope<'s, Epoch>, plan: Arc<Plan>) -> JobScope<'s> {
+        let staged = ProbeHandle::new();
+        let (ticks, ticks_everywhere) = ticker::ticker(scope, &plan, staged.clone());
+        JobScope {
+            scope,
+            plan,
+            staged,
+            ticks,
+            ticks_everywhere,
+            source_facts: Vec::new(),
+            bound: None,
+            parts: Vec::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// The timely scope.
+    pub fn scope(&self) -> Scope<'s, Epoch> {
+        self.scope
+    }
+
+    /// The plan that all workers share.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Reads the source `name` with `decoder`: its records with their event times, and its dead letters.
+    ///
+    /// # Errors
+    /// When the plan has no source of that name, or the binder was built already.
+    #[expect(clippy::type_complexity, reason = "two streams, each named in the docs")]
+    pub fn source<T>(
+        &mut self,
+        name: &str,
+        decoder: Box<dyn Decode<T>>,
+    ) -> Result<(StreamVec<'s, Epoch, Stamped<T>>, StreamVec<'s, Epoch, DeadLetter>)>
+    where
+        T: EventTime + Clone + Serialize + DeserializeOwned + Send + 'static,
+    {
+        if self.bound.is_some() {
+            return Err(Error::user(format!("declaring source '{name}': the epochs are bound already"))
+                .hint("declare every source before the first operator that needs event time"));
+        }
+        let rank = self.plan.sources.iter().position(|s| s.name() == name);
+        let rank = rank.ok_or_else(|| Error::user(format!("the job reads a source '{name}' that the profile does not wire")))?;
+        let streams = source::source(self.ticks_everywhere.clone(), &self.plan, SourceId(rank as u16), decoder);
+        self.source_facts.push(streams.facts);
+        Ok((streams.records, streams.dead))
+    }
+
+    /// Builds the binder over the sources declared so far. Later calls do nothing.
+    pub fn bind(&mut self) {
+        if self.bound.is_none() {
+            let facts = self.scope.concatenate(std::mem::take(&mut self.source_facts));
+            let (facts, durable) = binder::binder(self.ticks.clone(), facts, &self.plan);
+            self.bound = Some(Bindings { facts, durable });
+        }
+    }
+
+    /// The facts of each epoch, one message an epoch on every worker. Builds the binder.
+    pub fn facts(&mut self) -> StreamVec<'s, Epoch, EpochFacts> {
+        self.bindings().facts.clone()
+    }
+
+    /// Splits records into accepted and late ones. Builds the binder.
+    #[expect(clippy::type_complexity, reason = "two streams, each named in the docs")]
+    pub fn accept<T: Clone + Serialize + DeserializeOwned + Send + 'static>(
+        &mut self,
+        records: StreamVec<'s, Epoch, Stamped<T>>,
+    ) -> (StreamVec<'s, Epoch, Stamped<T>>, StreamVec<'s, Epoch, Late<T>>) {
+        let facts = self.facts();
+        split_late(records, facts, &self.plan)
+    }
+
+    /// Adds rows to what sink `name` delivers.
+    ///
+    /// # Errors
+    /// When the plan has no sink of that name.
+    pub fn write(&mut self, name: &str, rows: StreamVec<'s, Epoch, OutputRow>) -> Result<()> {
+        if !self.plan.sinks.contains_key(name) {
+            return Err(Error::user(format!("the job writes to a sink '{name}' that the profile does not wire")));
+        }
+        self.rows.entry(name.to_owned()).or_default().push(rows);
+        Ok(())
+    }
+
+    /// Opens the state of operator `operator` on this worker; its cuts are announced on a stream given to [`JobScope::parts`].
+    ///
+    /// # Errors
+    /// When the checkpoint's part can not be restored.
+    pub fn state<V: StateValue>(&self, operator: &str) -> Result<Stateful<V>> {
+        let worker = self.scope.index();
+        let table = self.plan.open_table(operator, V::VERSION, worker)?;
+        Ok(Stateful { table, plan: self.plan.clone(), operator: operator.to_owned(), worker })
+    }
+
+    /// Declares the stream whose frontier says that an operator's cuts were taken.
+    pub fn parts(&mut self, parts: StreamVec<'s, Epoch, ()>) {
+        self.parts.push(parts);
+    }
+
+    /// Ends the graph: one operator for each sink, and the checkpoints.
+    pub fn finish(mut self) {
+        let Bindings { facts, durable } = self.bindings().clone();
+        let mut settled = vec![durable.clone().map(|_| ())];
+        let names: Vec<String> = self.plan.sinks.keys().cloned().collect();
+        for name in names {
+            let rows = self.scope.concatenate(self.rows.remove(&name).unwrap_or_default());
+            let (staged, committed) = sink::sink(rows, durable.clone(), &self.plan, &name);
+            staged.probe_with(&self.staged);
+            settled.push(committed);
+        }
+        let parts = self.scope.concatenate(std::mem::take(&mut self.parts));
+        parts.clone().probe_with(&self.staged);
+        let settled = self.scope.concatenate(settled);
+        checkpoints(facts, parts, settled, &self.plan);
+    }
+
+    fn bindings(&mut self) -> &Bindings<'s> {
+        self.bind();
+        self.bound.as_ref().expect("bound just now")
+    }
+}
+
+/// An operator's state on one worker, with its cuts.
+pub struct Stateful<V> {
+    /// The table.
+    pub table: KeyedTable<V>,
+    plan: Arc<Plan>,
+    operator: String,
+    worker: usize,
+}
+
+impl<V: StateValue> Stateful<V> {
+    /// Cuts the state as of `epoch` and hands the cut to the checkpoint writer. To be called when the epoch and
+    /// nothing of a later one has been applied.
+    ///
+    /// # Errors
+    /// When the store can not be flushed.
+    pub fn cut(&mut self, epoch: Epoch, watermark: Option<Micros>) -> Result<()> {
+        let clock = self.plan.environment.clock.clone();
+        let began = clock.monotonic();
+        let cut = self.table.cut(&epoch.to_string(), watermark)?;
+        let took = clock.monotonic().saturating_sub(began);
+        self.plan.control.status.checkpoint_cut_us.set(took.as_micros() as u64);
+        self.plan.add_part(
+            epoch,
+            PartCut { operator: self.operator.clone(), worker: self.worker, version: V::VERSION, cut },
+        );
+        for done in self.plan.released_cuts(&self.operator, self.worker) {
+            self.table.release(&done.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+}

@@ -1,0 +1,615 @@
+//! The plan of a generation: what was recovered, and what all workers share. [`prepare`] makes it, in the order of DESIGN section 3:
+//! identity, checkpoint, log, sinks (which fences older generations), start check; only then is anything cut or written.
+
+use crate::control::Control;
+use crate::facts::Bound;
+use crate::link::Link;
+use crate::settings::RuntimeSettings;
+use crate::start::{self, CheckpointFacts, LogFacts, SinkFacts, StartFacts};
+use dataflow_core::binding::{BindingState, PartitionState};
+use dataflow_core::{
+    Binding, ChainHash, Environment, Epoch, EpochOutput, Error, Generation, Lineage, Micros, Partition, Result, SchemaBinding, Sink,
+    SinkIdentity, Source, SourceId, Storage, TableBinding, TaskState,
+};
+use dataflow_state::backend::{BackendKind, Cut};
+use dataflow_state::binding_log::{self, BindingLog, LocalBindingLog, LogHeader, LogSettings, Tail, export::RecordedEpoch};
+use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
+use dataflow_state::folder::identity;
+use dataflow_state::table::{KeyedTable, StateValue, TableSettings};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Folder of the binding log in the data folder.
+pub const BINDINGS: &str = "bindings";
+/// Folder of the checkpoints in the data folder.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// Folder of the lookup tables, by content hash, in the data folder.
+pub const TABLES: &str = "tables";
+/// Rows waiting for the log's fsync: more than the epochs that may be open at once, so that a send never fails.
+const UNBOUND_EPOCHS_MAX: usize = 4_096;
+/// Epochs handed to a sink's committer; it takes all that wait into one transaction.
+const COMMITTING_EPOCHS_MAX: usize = 256;
+/// Checkpoints being written.
+const OPEN_CHECKPOINTS_MAX: usize = 64;
+
+/// A lookup table with its content.
+#[derive(Clone, Debug)]
+pub struct TableContent {
+    /// Its name in the job.
+    pub name: String,
+    /// BLAKE3 (16 bytes) of the content.
+    pub hash: [u8; 16],
+    /// The content.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What a job brings to [`prepare`].
+pub struct JobSetup {
+    /// The job's name.
+    pub name: String,
+    /// Hash of its source, the engine's version, its parameters.
+    pub fingerprint: String,
+    /// Settings.
+    pub settings: RuntimeSettings,
+    /// Clocks, randomness, tasks.
+    pub environment: Environment,
+    /// The data folder.
+    pub storage: Arc<dyn Storage>,
+    /// A local folder for live state, wiped on start.
+    pub live: PathBuf,
+    /// Where operator state lives.
+    pub backend: BackendKind,
+    /// Bounds of each operator's cache on each worker.
+    pub tables: TableSettings,
+    /// Worker threads.
+    pub workers: usize,
+    /// The sources, in an order that stays.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// The sinks.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// The lookup tables as they are now.
+    pub lookups: Vec<TableContent>,
+    /// Epochs of a bindings file to run instead of ticking.
+    pub recorded: Option<Vec<RecordedEpoch>>,
+}
+
+/// A cut on its way to the checkpoint writer.
+pub struct PartCut {
+    /// The operator.
+    pub operator: String,
+    /// The worker.
+    pub worker: usize,
+    /// Version of its values.
+    pub version: u16,
+    /// The files.
+    pub cut: Cut,
+}
+
+/// Everything a manifest says, and the cuts to store.
+pub struct CheckpointRequest {
+    epoch: Epoch,
+    chain: ChainHash,
+    state: BindingState,
+    clean: bool,
+    parts: Vec<PartCut>,
+    sinks: BTreeMap<String, SinkPosition>,
+}
+
+/// Where a start begins.
+pub struct StartPoint {
+    /// The bindings' state at the restored epoch c.
+    pub state: BindingState,
+    /// The last bound epoch b and its state.
+    pub bound: BindingState,
+    /// The live clock begins at or after this.
+    pub clock_floor: Micros,
+}
+
+/// A sink with its committer.
+pub struct SinkConnection {
+    pub(crate) link: Link<EpochOutput, Result<Epoch>>,
+    /// Epochs up to this one are in the sink already.
+    pub(crate) marker_epoch: Epoch,
+    /// Epochs with output since the last checkpoint; the first is the newest one at or before it.
+    outputs: Mutex<VecDeque<Epoch>>,
+}
+
+impl SinkConnection {
+    pub(crate) fn note_output(&self, epoch: Epoch) {
+        self.outputs.lock().expect("no holder panics").push_back(epoch);
+    }
+
+    /// out(s, c).
+    fn last_output(&self, c: Epoch) -> Epoch {
+        let outputs = self.outputs.lock().expect("no holder panics");
+        outputs.iter().copied().take_while(|e| *e <= c).last().unwrap_or(0)
+    }
+
+    fn forget_outputs_before(&self, c: Epoch) {
+        let mut outputs = self.outputs.lock().expect("no holder panics");
+        while outputs.get(1).is_some_and(|second| *second <= c) {
+            outputs.pop_front();
+        }
+    }
+}
+
+/// Shared by all workers of a generation.
+pub struct Plan {
+    /// The job's name.
+    pub name: String,
+    /// This life of the job.
+    pub generation: Generation,
+    /// Its history.
+    pub lineage: Lineage,
+    /// Settings.
+    pub settings: RuntimeSettings,
+    /// Clocks, randomness, tasks.
+    pub environment: Environment,
+    /// Stop, failure, counters.
+    pub control: Arc<Control>,
+    /// Workers, over all processes.
+    pub workers: usize,
+    /// The sources, by [`SourceId`].
+    pub sources: Vec<Arc<dyn Source>>,
+    /// Where this start begins.
+    pub start: StartPoint,
+    /// The rows after it.
+    pub replay: Vec<(Binding, ChainHash)>,
+    /// The bindings file, resolved.
+    pub(crate) recorded: Option<Vec<(Epoch, Micros, Arc<Bound>)>>,
+    pub(crate) log: Link<Binding, Result<(Epoch, ChainHash)>>,
+    pub(crate) sinks: BTreeMap<String, Arc<SinkConnection>>,
+    pub(crate) checkpoints: Link<CheckpointRequest, Result<Epoch>>,
+    manifest: Option<Manifest>,
+    store: Arc<CheckpointStore>,
+    live: PathBuf,
+    backend: BackendKind,
+    tables: TableSettings,
+    lookups: Vec<TableContent>,
+    /// Content of tables that were in force before, by hash.
+    old_lookups: BTreeMap<[u8; 16], Arc<[u8]>>,
+    completed: Arc<Mutex<Completed>>,
+}
+
+/// What complete checkpoints allow others to do.
+#[derive(Default)]
+struct Completed {
+    /// Offsets of the newest one.
+    offsets: BTreeMap<Partition, u64>,
+    /// Cuts whose local copies may go, by operator and worker.
+    released: BTreeMap<(String, usize), Vec<Epoch>>,
+}
+
+/// Recovers a job's history and makes the plan of a new generation of it.
+///
+/// # Errors
+/// Whatever is wrong with log, checkpoints, sinks, or their belonging together. Nothing of the job's output was written then.
+pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
+    let JobSetup { name, fingerprint, settings, environment, storage, workers, sources, recorded, .. } = setup;
+    let control = Control::new();
+    let lineage = identity::load_or_create(&*storage, &*environment.random, &name)?;
+    let generation = identity::next_generation(&*storage, &*environment.random)?;
+    let store = Arc::new(CheckpointStore::open(storage.clone(), CHECKPOINTS, settings.checkpoints_kept)?);
+    let (manifest, damaged) = store.newest_intact()?;
+    for damage in &damaged {
+        tracing::error!(%damage, "a checkpoint is damaged and passed over");
+        control.status.damaged_checkpoints.add(1);
+    }
+    let restored = manifest.as_ref().map_or(0, |m| m.epoch);
+    let scan = binding_log::scan(&*storage, BINDINGS, restored)?;
+    let identity = SinkIdentity { job: name.clone(), lineage, generation };
+    let (mut opened, mut sink_facts) = (Vec::new(), Vec::new());
+    for mut sink in setup.sinks {
+        let marker = sink.open(&identity)?;
+        let chain_in_log = marker.map_or(Ok(None), |m| binding_log::chain_at(&*storage, BINDINGS, m.epoch))?;
+        sink_facts.push(SinkFacts { name: sink.name().to_owned(), marker, chain_in_log });
+        opened.push((sink, marker));
+    }
+    let facts = StartFacts {
+        lineage,
+        fingerprint: fingerprint.clone(),
+        replay_with_new_code: settings.replay_with_new_code,
+        log: LogFacts {
+            first: scan.first,
+            last: scan.last,
+            is_whole: binding_log::extent(&*storage, BINDINGS)?.is_none_or(|extent| extent.base == 0),
+            torn: match &scan.tail {
+                Tail::Clean => None,
+                Tail::Torn { segment, offset, .. } => Some((segment.clone(), *offset)),
+            },
+        },
+        checkpoint: manifest.as_ref().map_or(Ok::<_, Error>(None), |m| {
+            let chain_in_log = binding_log::chain_at(&*storage, BINDINGS, m.epoch)?;
+            Ok(Some(CheckpointFacts {
+                epoch: m.epoch,
+                chain: m.chain,
+                chain_in_log,
+                lineage: m.lineage,
+                fingerprint: m.fingerprint.clone(),
+                last_outputs: m.sinks.iter().map(|(name, position)| (name.clone(), position.last_output)).collect(),
+            }))
+        })?,
+        sinks: sink_facts,
+    };
+    start::check(&facts)?;
+    if manifest.as_ref().is_some_and(|m| m.state != scan.base) {
+        return Err(Error::doubt(format!("starting the job: the checkpoint of epoch {restored} and the binding log tell different offsets")));
+    }
+    let start = start_point(&scan, &settings, &environment)?;
+    control.status.restored_epoch.set(restored);
+    control.status.epoch_checkpointed.set(restored);
+    let names: Vec<String> = sources.iter().map(|s| s.name().to_owned()).collect();
+    let recorded = recorded.map(|rows| resolve_recorded(rows, &names, start.bound.epoch)).transpose()?;
+    let log_settings = LogSettings {
+        segment_bytes: settings.bindings_segment_bytes,
+        retain_bytes: settings.bindings_retain_bytes,
+        retain_us: settings.bindings_retain_hours as i64 * dataflow_core::time::HOUR,
+    };
+    let log = LocalBindingLog::open(storage.clone(), BINDINGS, LogHeader { lineage, sources: names.clone() }, &scan, log_settings)?;
+    let (log, trim) = spawn_log(&environment, log);
+    let mut sinks = BTreeMap::new();
+    for (sink, marker) in opened {
+        let last = manifest.as_ref().and_then(|m| m.sinks.get(sink.name())).map(|p| p.last_output);
+        sinks.insert(sink.name().to_owned(), Arc::new(connect_sink(&environment, sink, marker.map_or(0, |m| m.epoch), last)));
+    }
+    let completed = Arc::new(Mutex::new(Completed::default()));
+    let writer = Writer {
+        job: name.clone(),
+        fingerprint,
+        lineage,
+        generation,
+        sources: names,
+        workers,
+        store: store.clone(),
+        environment: environment.clone(),
+        control: control.clone(),
+        completed: completed.clone(),
+        trim,
+        sinks: sinks.clone(),
+        files: BTreeSet::new(),
+    };
+    let old_lookups = keep_lookups(&*storage, &setup.lookups, &scan.rows, &start)?;
+    let checkpoints = writer.spawn();
+    Ok(Arc::new(Plan {
+        name,
+        generation,
+        lineage,
+        settings,
+        environment,
+        control,
+        workers,
+        sources,
+        start,
+        replay: scan.rows,
+        recorded,
+        log,
+        sinks,
+        checkpoints,
+        manifest,
+        store,
+        live: setup.live,
+        backend: setup.backend,
+        tables: setup.tables,
+        lookups: setup.lookups,
+        old_lookups,
+        completed,
+    }))
+}
+
+fn start_point(scan: &binding_log::Scan, settings: &RuntimeSettings, environment: &Environment) -> Result<StartPoint> {
+    let mut bound = scan.base.clone();
+    scan.rows.iter().for_each(|(row, _)| bound.apply(row));
+    let ahead = environment.clock.wall().since(bound.clock);
+    let most = settings.clock_jump_max_hours as i64 * dataflow_core::time::HOUR;
+    if bound.epoch > 0 && ahead > most && !settings.allow_clock_jump {
+        return Err(Error::user(format!(
+            "starting the job: the clock is {} h past the last binding ({}), more than 'clock_jump_max_hours' allows",
+            ahead / dataflow_core::time::HOUR,
+            bound.clock
+        ))
+        .hint("if the job really rested that long, start it once with '--set runtime.allow_clock_jump=true'"));
+    }
+    if bound.epoch > 0 && ahead < -dataflow_core::time::MINUTE {
+        tracing::warn!(last = %bound.clock, "the machine's clock is behind the last binding; the job's clock goes on from there");
+    }
+    Ok(StartPoint { state: scan.base.clone(), clock_floor: bound.clock.plus(1), bound })
+}
+
+/// Turns the rows of a bindings file into bounds, leaving out what is bound already.
+fn resolve_recorded(rows: Vec<RecordedEpoch>, sources: &[String], after: Epoch) -> Result<Vec<(Epoch, Micros, Arc<Bound>)>> {
+    let partition = |name: &str| -> Result<Partition> {
+        let unknown = || Error::user(format!("reading the bindings file: partition '{name}' is of no source of this job"));
+        let (source, index) = name.rsplit_once('/').ok_or_else(unknown)?;
+        let rank = sources.iter().position(|s| s == source).ok_or_else(unknown)?;
+        Ok(Partition { source: SourceId(rank as u16), index: index.parse().map_err(|_| unknown())? })
+    };
+    rows.into_iter()
+        .filter(|row| row.epoch > after)
+        .map(|row| {
+            let ends = row.ends.iter().map(|(name, end)| Ok((partition(name)?, *end))).collect::<Result<_>>()?;
+            let idle: BTreeSet<_> = row.idle.iter().map(|name| partition(name)).collect::<Result<_>>()?;
+            let bound = Bound { ends, idle, is_final: row.is_final, watermark: row.watermark, replay: None };
+            Ok((row.epoch, row.clock, Arc::new(bound)))
+        })
+        .collect()
+}
+
+type Trim = Arc<Mutex<Option<Epoch>>>;
+
+/// The log's task: one write and one fsync for all rows that wait.
+fn spawn_log(environment: &Environment, mut log: LocalBindingLog) -> (Link<Binding, Result<(Epoch, ChainHash)>>, Trim) {
+    let trim: Trim = Arc::default();
+    let asked = trim.clone();
+    let link = Link::spawn(&*environment.spawner, "bindings", UNBOUND_EPOCHS_MAX, move |rows: Vec<Binding>, replies| {
+        let below = asked.lock().expect("no holder panics").take();
+        if let Some(Err(error)) = below.map(|below| log.trim(below)) {
+            replies.send(Err(error));
+            return TaskState::Done;
+        }
+        if rows.is_empty() {
+            return TaskState::Waiting;
+        }
+        match log.append(&rows) {
+            Ok(chains) => {
+                rows.iter().zip(chains).for_each(|(row, chain)| replies.send(Ok((row.epoch, chain))));
+                TaskState::Waiting
+            }
+            Err(error) => {
+                replies.send(Err(error));
+                TaskState::Done
+            }
+        }
+    });
+    (link, trim)
+}
+
+/// A sink's committer: all epochs that wait go into one transaction.
+fn connect_sink(environment: &Environment, mut sink: Box<dyn Sink>, marker_epoch: Epoch, last_output: Option<Epoch>) -> SinkConnection {
+    let name = format!("sink {}", sink.name());
+    let link = Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, move |epochs: Vec<EpochOutput>, replies| {
+        let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
+        match sink.commit(&epochs) {
+            Ok(()) => {
+                replies.send(Ok(last));
+                TaskState::Waiting
+            }
+            Err(error) => {
+                replies.send(Err(error));
+                TaskState::Done
+            }
+        }
+    });
+    let outputs = last_output.into_iter().filter(|e| *e > 0).collect();
+    SinkConnection { link, marker_epoch, outputs: Mutex::new(outputs) }
+}
+
+/// Stores the content of every table by its hash, durably, before an epoch can be bound to it; reads those a replay needs.
+fn keep_lookups(
+    storage: &dyn Storage,
+    now: &[TableContent],
+    rows: &[(Binding, ChainHash)],
+    start: &StartPoint,
+) -> Result<BTreeMap<[u8; 16], Arc<[u8]>>> {
+    let name = |hash: &[u8; 16]| ChainHash(*hash).to_string();
+    storage.create_dir(TABLES)?;
+    for table in now {
+        if storage.length(&format!("{TABLES}/{}", name(&table.hash)))?.is_none() {
+            dataflow_state::storage::replace_file(storage, TABLES, &name(&table.hash), &table.bytes)?;
+        }
+    }
+    let bound = start.state.tables.values().copied().chain(rows.iter().flat_map(|(row, _)| row.tables.iter().map(|t| t.hash)));
+    let mut old = BTreeMap::new();
+    for hash in bound {
+        let bytes = storage.read(&format!("{TABLES}/{}", name(&hash)))?;
+        old.insert(hash, Arc::from(bytes));
+    }
+    Ok(old)
+}
+
+/// The checkpoint writer: stores the cuts, writes the manifest, removes what nothing needs.
+struct Writer {
+    job: String,
+    fingerprint: String,
+    lineage: Lineage,
+    generation: Generation,
+    sources: Vec<String>,
+    workers: usize,
+    store: Arc<CheckpointStore>,
+    environment: Environment,
+    control: Arc<Control>,
+    completed: Arc<Mutex<Completed>>,
+    trim: Trim,
+    sinks: BTreeMap<String, Arc<SinkConnection>>,
+    /// The files of the checkpoint before.
+    files: BTreeSet<(String, u64)>,
+}
+
+impl Writer {
+    fn spawn(mut self) -> Link<CheckpointRequest, Result<Epoch>> {
+        let spawner = self.environment.spawner.clone();
+        Link::spawn(&*spawner, "checkpoints", OPEN_CHECKPOINTS_MAX, move |requests: Vec<CheckpointRequest>, replies| {
+            for request in requests {
+                let epoch = request.epoch;
+                match self.write(request) {
+                    Ok(()) => replies.send(Ok(epoch)),
+                    Err(error) => {
+                        replies.send(Err(error));
+                        return TaskState::Done;
+                    }
+                }
+            }
+            TaskState::Waiting
+        })
+    }
+
+    fn write(&mut self, request: CheckpointRequest) -> Result<()> {
+        let mut parts = Vec::new();
+        for part in &request.parts {
+            parts.push(self.store.store_part(&part.operator, part.worker, self.generation.number, part.version, &part.cut)?);
+        }
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            job: self.job.clone(),
+            fingerprint: self.fingerprint.clone(),
+            lineage: self.lineage,
+            generation: self.generation,
+            epoch: request.epoch,
+            chain: request.chain,
+            clock: request.state.clock,
+            state: request.state,
+            sources: self.sources.clone(),
+            workers: self.workers,
+            parts,
+            sinks: request.sinks,
+            clean: request.clean,
+        };
+        self.store.complete(&manifest)?;
+        let status = &self.control.status;
+        status.checkpoint_bytes.set(bytes_added(&manifest, &mut self.files));
+        status.checkpoints.add(1);
+        self.store.collect(&[], self.generation.number)?;
+        // The log is kept from the oldest checkpoint on that could still be restored.
+        let oldest = self.store.list()?.iter().map(|m| m.epoch).min();
+        *self.trim.lock().expect("no holder panics") = oldest;
+        self.sinks.values().for_each(|sink| sink.forget_outputs_before(manifest.epoch));
+        let mut completed = self.completed.lock().expect("no holder panics");
+        completed.offsets = manifest.state.partitions.iter().map(|(p, state)| (*p, state.end)).collect();
+        for part in &request.parts {
+            completed.released.entry((part.operator.clone(), part.worker)).or_default().push(manifest.epoch);
+        }
+        status.epoch_checkpointed.set(manifest.epoch);
+        Ok(())
+    }
+}
+
+/// Bytes of the files that the checkpoint before did not have.
+fn bytes_added(manifest: &Manifest, known: &mut BTreeSet<(String, u64)>) -> u64 {
+    let files: BTreeMap<_, _> = manifest.files().map(|f| ((f.hash.clone(), f.generation), f.bytes)).collect();
+    let added = files.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, bytes)| bytes).sum();
+    *known = files.into_keys().collect();
+    added
+}
+
+impl Plan {
+    /// Epochs whose extent is known before they are opened: the replay, then the bindings file.
+    pub(crate) fn known_epochs(&self) -> VecDeque<(Epoch, Micros, bool, Arc<Bound>)> {
+        let replay = self.replay.iter().map(|(row, _)| {
+            let ends = row.advances.iter().map(|(p, advance)| (*p, advance.end)).collect();
+            let bound = Bound {
+                ends,
+                idle: BTreeSet::new(),
+                is_final: row.is_final,
+                watermark: Some(row.watermark),
+                replay: Some(row.clone()),
+            };
+            (row.epoch, row.clock, false, Arc::new(bound))
+        });
+        let recorded = self.recorded.iter().flatten().map(|(epoch, clock, bound)| (*epoch, *clock, false, bound.clone()));
+        replay.chain(recorded).collect()
+    }
+
+    /// `source/index`, as bindings and messages name a partition.
+    pub fn partition_name(&self, partition: Partition) -> String {
+        format!("{}/{}", self.sources[usize::from(partition.source.0)].name(), partition.index)
+    }
+
+    /// All schema ids of a source that any row has bound.
+    pub(crate) fn bound_schemas(&self, source: SourceId) -> Vec<SchemaBinding> {
+        let all = self.start.bound.schemas.iter().filter(|((s, _), _)| *s == source);
+        all.map(|((source, id), hash)| SchemaBinding { source: *source, id: *id, hash: *hash }).collect()
+    }
+
+    /// The tables that take effect with the first new epoch.
+    pub(crate) fn new_tables(&self) -> Vec<TableBinding> {
+        let is_new = |t: &&TableContent| self.start.bound.tables.get(&t.name) != Some(&t.hash);
+        self.lookups.iter().filter(is_new).map(|t| TableBinding { name: t.name.clone(), hash: t.hash }).collect()
+    }
+
+    /// The versions of a lookup table with the first epoch of each, ascending: a replayed epoch sees the one it was bound with.
+    ///
+    /// # Errors
+    /// When the profile does not wire a table of that name.
+    pub fn lookup_versions(&self, name: &str) -> Result<Vec<(Epoch, Arc<[u8]>)>> {
+        let now = self.lookups.iter().find(|t| t.name == name);
+        let now = now.ok_or_else(|| Error::user(format!("the job looks up a table '{name}' that the profile does not wire")))?;
+        let old = |hash: &[u8; 16]| self.old_lookups.get(hash).expect("kept on start for every bound hash").clone();
+        let mut versions = Vec::new();
+        if let Some(hash) = self.start.state.tables.get(name) {
+            versions.push((0, old(hash)));
+        }
+        for (row, _) in &self.replay {
+            versions.extend(row.tables.iter().filter(|t| t.name == name).map(|t| (row.epoch, old(&t.hash))));
+        }
+        if self.start.bound.tables.get(name) != Some(&now.hash) {
+            versions.push((self.start.bound.epoch + 1, now.bytes.clone()));
+        }
+        Ok(versions)
+    }
+
+    /// Whether an epoch cuts state: a replayed one does not.
+    pub(crate) fn cuts_at(&self, epoch: Epoch) -> bool {
+        epoch > self.start.bound.epoch
+    }
+
+    pub(crate) fn note_chain(&self, epoch: Epoch, chain: ChainHash) {
+        self.control.status.epoch_durable.raise(epoch);
+        if let Some(cut) = self.control.cuts().get_mut(&epoch) {
+            cut.chain = Some(chain);
+        }
+    }
+
+    pub(crate) fn add_part(&self, epoch: Epoch, part: PartCut) {
+        self.control.cuts().entry(epoch).or_default().parts.push(part);
+    }
+
+    /// Takes what was gathered for a checkpoint; `None` when its binding is not durable.
+    pub(crate) fn checkpoint_request(&self, epoch: Epoch) -> Option<CheckpointRequest> {
+        let mut cuts = self.control.cuts();
+        let chain = cuts.get(&epoch)?.chain?;
+        let cut = cuts.remove(&epoch)?;
+        let position = |sink: &SinkConnection| {
+            let last_output = sink.last_output(epoch);
+            SinkPosition { last_output, committed: last_output }
+        };
+        let mut parts = cut.parts;
+        parts.sort_by(|a, b| (&a.operator, a.worker).cmp(&(&b.operator, b.worker)));
+        Some(CheckpointRequest {
+            epoch,
+            chain,
+            state: cut.state?,
+            clean: cut.clean,
+            parts,
+            sinks: self.sinks.iter().map(|(name, sink)| (name.clone(), position(sink))).collect(),
+        })
+    }
+
+    /// Offsets that the newest checkpoint of this generation would restore, by partition.
+    pub(crate) fn checkpointed_offsets(&self, source: SourceId) -> Option<BTreeMap<u32, u64>> {
+        let completed = self.completed.lock().expect("no holder panics");
+        let of_source = completed.offsets.iter().filter(|(p, _)| p.source == source);
+        let offsets: BTreeMap<u32, u64> = of_source.map(|(p, end)| (p.index, *end)).collect();
+        (!offsets.is_empty()).then_some(offsets)
+    }
+
+    /// Cuts of this operator and worker that are stored: their local copies may go.
+    pub(crate) fn released_cuts(&self, operator: &str, worker: usize) -> Vec<Epoch> {
+        let mut completed = self.completed.lock().expect("no holder panics");
+        completed.released.remove(&(operator.to_owned(), worker)).unwrap_or_default()
+    }
+
+    /// The state of an operator on a worker, restored or empty.
+    pub(crate) fn open_table<V: StateValue>(&self, operator: &str, _version: u16, worker: usize) -> Result<KeyedTable<V>> {
+        let live = self.live.join(format!("{operator}-{worker}"));
+        let backend = match &self.manifest {
+            Some(manifest) => self.store.restore_backend(manifest, operator, worker, self.workers, &self.backend, &live)?,
+            None => self.backend.create(&live)?,
+        };
+        Ok(KeyedTable::new(backend, self.tables, self.start.state.watermark))
+    }
+
+    /// The partitions and their state at the last bound epoch.
+    pub fn partitions(&self) -> &BTreeMap<Partition, PartitionState> {
+        &self.start.bound.partitions
+    }
+}

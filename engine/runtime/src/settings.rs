@@ -1,0 +1,70 @@
+//! The runtime's settings: plain data with the defaults of DESIGN sections 3 to 5, durations in milliseconds.
+
+use serde::{Deserialize, Serialize};
+
+/// `[runtime]` of a profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimeSettings {
+    /// An epoch with input stays open at least this long.
+    pub tick_min_ms: u64,
+    /// An epoch with input is closed at the latest after this long, even if the epochs before it are not yet staged.
+    pub tick_max_ms: u64,
+    /// Without input, a heartbeat epoch is opened this often.
+    pub tick_idle_ms: u64,
+    /// Records an epoch may hold, over all workers; then it is closed early.
+    pub epoch_max_records: u64,
+    /// Epochs that may be open (ticked, not yet staged by every sink) before sources stop reading.
+    pub open_epochs_max: usize,
+    /// Allowed lateness: how far a watermark stays behind the newest event of its slowest partition.
+    pub lateness_ms: u64,
+    /// A record further ahead of its epoch's clock than this goes to the dead letters.
+    pub future_max_ms: u64,
+    /// A partition read to its end that brought nothing for this long is declared idle.
+    pub idle_timeout_ms: u64,
+    /// A partition whose newest event is this far ahead of the watermark waits for the others.
+    pub max_drift_ms: u64,
+    /// How often operator state is checkpointed.
+    pub checkpoint_interval_ms: u64,
+    /// Checkpoints that are kept.
+    pub checkpoints_kept: usize,
+    /// Bytes staged for one sink and not committed; beyond it epochs stay open, which is backpressure.
+    pub staged_bytes_max: usize,
+    /// Binding log: bytes of a segment.
+    pub bindings_segment_bytes: u64,
+    /// Binding log: bytes kept.
+    pub bindings_retain_bytes: u64,
+    /// Binding log: age kept, in hours of the epoch clock.
+    pub bindings_retain_hours: u64,
+    /// A start further than this past the last binding needs `allow_clock_jump`.
+    pub clock_jump_max_hours: u64,
+    /// Allows such a start.
+    pub allow_clock_jump: bool,
+    /// Starts with another fingerprint than the checkpoint's although epochs are bound after it.
+    pub replay_with_new_code: bool,
+}
+
+impl Default for RuntimeSettings {
+    fn default() -> Self {
+        RuntimeSettings {
+            tick_min_ms: 5,
+            tick_max_ms: 100,
+            tick_idle_ms: 1_000,
+            epoch_max_records: 50_000,
+            open_epochs_max: 16,
+            lateness_ms: 5_000,
+            future_max_ms: 60_000,
+            idle_timeout_ms: 30_000,
+            max_drift_ms: 60_000,
+            checkpoint_interval_ms: 10_000,
+            checkpoints_kept: 3,
+            staged_bytes_max: 64 << 20,
+            bindings_segment_bytes: 64 << 20,
+            bindings_retain_bytes: 10 << 30,
+            bindings_retain_hours: 30 * 24,
+            clock_jump_max_hours: 7 * 24,
+            allow_clock_jump: false,
+            replay_with_new_code: false,
+        }
+    }
+}

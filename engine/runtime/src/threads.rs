@@ -1,0 +1,134 @@
+//! The production environment: real clocks, operating system randomness, a thread a task, and timely's worker threads.
+//!
+//! This is the one place where threads start and clocks are read; everything else is handed an [`Environment`]. A worker
+//! that panics would leave its siblings hanging for ever, so the process ends at once instead (TIMELY.md section 1).
+#![allow(clippy::disallowed_methods, reason = "this file is what the bans point to")]
+
+use crate::job::JobScope;
+use crate::plan::Plan;
+use dataflow_core::{Clock, Environment, Error, Micros, Random, Result, Spawner, Task, TaskState, Waker};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use timely::worker::Worker;
+
+/// How long a worker parks at most: data, progress and activations end a park early.
+const PARK_MAX: Duration = Duration::from_millis(50);
+
+/// Clocks, randomness and threads of this machine.
+pub fn environment() -> Environment {
+    Environment {
+        clock: Arc::new(MachineClock { began: Instant::now() }),
+        random: Arc::new(MachineRandom),
+        spawner: Arc::new(Threads),
+    }
+}
+
+/// Runs the plan on `plan.workers` threads until its input ends, it is stopped, or it fails.
+///
+/// # Errors
+/// The first failure of any part.
+pub fn run(plan: Arc<Plan>, build: impl Fn(&mut JobScope<'_>) -> Result<()> + Send + Sync + 'static) -> Result<()> {
+    exit_on_panic();
+    let shared = plan.clone();
+    let config = timely::Config::process(plan.workers);
+    let guards = timely::execute(config, move |worker| {
+        install(worker, &shared, &build);
+        while worker.has_dataflows() && !shared.control.has_failed() {
+            worker.step_or_park(Some(PARK_MAX));
+        }
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    })
+    .map_err(|cause| Error::us(format!("starting {} workers: {cause}", plan.workers)))?;
+    for result in guards.join() {
+        result.map_err(|cause| Error::us(format!("a worker ended abnormally: {cause}")))?;
+    }
+    plan.control.take_failure().map_or(Ok(()), Err)
+}
+
+/// Builds the job's graph on one worker.
+pub fn install(worker: &mut Worker, plan: &Arc<Plan>, build: &dyn Fn(&mut JobScope<'_>) -> Result<()>) {
+    worker.dataflow::<u64, _, _>(|scope| {
+        let mut job = JobScope::new(scope, plan.clone());
+        let built = build(&mut job);
+        job.finish();
+        if let Err(error) = built {
+            plan.control.fail(error);
+        }
+    });
+}
+
+/// Prints the panic, then ends the process: exit code 70.
+fn exit_on_panic() {
+    static SET: AtomicBool = AtomicBool::new(false);
+    if SET.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        let name = std::thread::current().name().unwrap_or("").to_owned();
+        if name.starts_with("timely") || name.starts_with("task") {
+            std::process::exit(i32::from(dataflow_core::Fault::Us.exit_code()));
+        }
+    }));
+}
+
+struct MachineClock {
+    began: Instant,
+}
+
+impl Clock for MachineClock {
+    fn wall(&self) -> Micros {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the machine's clock is past 1970");
+        Micros(since.as_micros() as i64)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+struct MachineRandom;
+
+impl Random for MachineRandom {
+    fn next_u64(&self) -> u64 {
+        // std seeds each RandomState from the operating system's generator.
+        std::collections::hash_map::RandomState::new().build_hasher().finish()
+    }
+}
+
+/// A thread a task; it parks while the task waits.
+struct Threads;
+
+impl Spawner for Threads {
+    fn spawn(&self, name: &str, mut task: Box<dyn Task>) -> Waker {
+        let woken = Arc::new(AtomicBool::new(false));
+        let seen = woken.clone();
+        let run = move || loop {
+            match task.run() {
+                TaskState::Done => return,
+                TaskState::Waiting => {
+                    while !seen.swap(false, Ordering::SeqCst) {
+                        std::thread::park();
+                    }
+                }
+                TaskState::Sleeping(most) => {
+                    if !seen.swap(false, Ordering::SeqCst) {
+                        std::thread::park_timeout(most);
+                        seen.store(false, Ordering::SeqCst);
+                    }
+                }
+            }
+        };
+        let builder = std::thread::Builder::new().name(format!("task {name}"));
+        let thread = builder.spawn(run).expect("the machine can start a thread").thread().clone();
+        Waker::new(move || {
+            woken.store(true, Ordering::SeqCst);
+            thread.unpark();
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole jobs under one seeded scheduler, with crashes, lost writes and unknown outcomes.

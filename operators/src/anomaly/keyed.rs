@@ -1,0 +1,91 @@
+//! Detectors as the rules of a keyed history: logins by user, or by the address they come from.
+
+use super::{Detectors, Finding, Login};
+use crate::window::key_state::Rules;
+use dataflow_core::{Micros, Position, Stamped};
+use std::net::IpAddr;
+
+/// Detectors over the logins of a user.
+#[derive(Clone, Debug)]
+pub struct ByUser<D>(pub D);
+
+/// Detectors over the logins from an address. Logins whose `ip` is none are not looked at.
+#[derive(Clone, Debug)]
+pub struct ByAddress<D>(pub D);
+
+impl<D: Detectors> Rules for ByUser<D> {
+    type Event = Login;
+    type History = D::History;
+    type Finding = Finding;
+
+    fn key(&self, event: &Login, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(event.user_id.as_bytes());
+        true
+    }
+
+    fn same(&self, one: &Login, other: &Login) -> bool {
+        one.same_event(other)
+    }
+
+    fn step(&self, history: &mut D::History, event: &Stamped<Login>, findings: &mut Vec<Finding>) {
+        self.0.step(history, event, findings);
+    }
+
+    fn expires(&self, history: &D::History) -> Micros {
+        self.0.expires(history)
+    }
+
+    fn about(&self, finding: &Finding) -> (Micros, Position) {
+        (finding.time, finding.position)
+    }
+
+    fn weight(&self, _history: &D::History, event: Option<&Login>) -> usize {
+        weight::<D>(event)
+    }
+}
+
+impl<D: Detectors> Rules for ByAddress<D> {
+    type Event = Login;
+    type History = D::History;
+    type Finding = Finding;
+
+    fn key(&self, event: &Login, out: &mut Vec<u8>) -> bool {
+        match event.address {
+            Some(IpAddr::V4(address)) => out.extend_from_slice(&address.octets()),
+            Some(IpAddr::V6(address)) => out.extend_from_slice(&address.octets()),
+            None => return false,
+        }
+        true
+    }
+
+    fn same(&self, one: &Login, other: &Login) -> bool {
+        one.same_event(other)
+    }
+
+    fn step(&self, history: &mut D::History, event: &Stamped<Login>, findings: &mut Vec<Finding>) {
+        self.0.step(history, event, findings);
+    }
+
+    fn expires(&self, history: &D::History) -> Micros {
+        self.0.expires(history)
+    }
+
+    fn about(&self, finding: &Finding) -> (Micros, Position) {
+        (finding.time, finding.position)
+    }
+
+    fn weight(&self, _history: &D::History, event: Option<&Login>) -> usize {
+        weight::<D>(event)
+    }
+}
+
+/// A history's lists are bounded and short; twice its fixed part covers what they hold beside it.
+fn weight<D: Detectors>(event: Option<&Login>) -> usize {
+    match event {
+        None => 2 * size_of::<D::History>(),
+        Some(event) => {
+            let text = [&event.user_id, &event.ip, &event.device, &event.platform, &event.user_agent];
+            size_of::<Stamped<Login>>() + text.iter().map(|t| t.len()).sum::<usize>()
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A keyed table: typed values per key over a [`KeyedBackend`], with a bounded write-back cache.
+//!
+//! ```text
+//!   load(keys) --one multi_get--> cache --get_mut--> dirty --end_epoch: over the bound--> one batch --> backend
+//!                                   ^                                                      |
+//!                                   +--- stays, clean; evicted by the clock when over its bound
+//!   cut: all dirty entries are written, then the backend cuts itself
+//! ```
+//!
+//! The life of an epoch: `load` what it touches, `get_mut`, `end_epoch`. Within an epoch the cache may outgrow its bounds
+//! by what that epoch loads, which the epoch's own bound on records limits.
+//!
+//! Expiry. A value whose [`StateValue::expires`] is below the watermark of the last ended epoch is loaded as the default,
+//! whether or not the backend has dropped it and whether it comes from the cache or from disk: what an operator sees
+//! does not depend on compactions, cache sizes or restarts.
+//!
+//! In the backend a value is `expires` (i64 big-endian) ++ [`StateValue::VERSION`] (u16 big-endian) ++ its encoding.
+
+mod cache;
+
+use crate::backend::{Cut, EXPIRES_BYTES, KeyedBackend, SHARD_BYTES};
+use cache::Cache;
+use dataflow_core::{Error, Micros, Result};
+
+const VERSION_BYTES: usize = 2;
+
+/// A value of keyed state.
+pub trait StateValue: Default {
+    /// The version of the encoding. Rises when old bytes would decode to something else.
+    const VERSION: u16;
+
+    /// Appends the encoding. Equal values give equal bytes.
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// Reads an encoding of this version.
+    ///
+    /// # Errors
+    /// When the bytes are none.
+    fn decode(bytes: &[u8]) -> Result<Self>;
+
+    /// Reads an encoding of an older version.
+    ///
+    /// # Errors
+    /// When there is no migration from that version, which is so unless a type says otherwise.
+    fn migrate(version: u16, bytes: &[u8]) -> Result<Self> {
+        let _ = bytes;
+        Err(Error::user(format!(
+            "read state of version {version} with code for version {}, which has no migration from it",
+            Self::VERSION
+        ))
+        .hint("give the state a migration, or start over with a new lineage"))
+    }
+
+    /// The event time after which (watermark > it) this value equals the default. `Micros(i64::MAX)`: never.
+    fn expires(&self) -> Micros;
+
+    /// Bytes in memory, estimated.
+    fn weight(&self) -> usize;
+
+    /// Whether it equals the default: such a value is not stored.
+    fn is_default(&self) -> bool;
+
+    /// Brings the value to the form it is stored in, before it is written out: drop what the watermark made irrelevant.
+    fn settle(&mut self, watermark: Option<Micros>) {
+        let _ = watermark;
+    }
+}
+
+/// The bounds of a table's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSettings {
+    /// Bytes of values and keys kept in memory between epochs.
+    pub cache_bytes: usize,
+    /// Bytes of changed values after which they are all written to the backend.
+    pub dirty_bytes: usize,
+}
+
+impl Default for TableSettings {
+    /// 64 MiB of hot values; writes in batches of 16 MiB, which is a RocksDB write buffer.
+    fn default() -> Self {
+        TableSettings { cache_bytes: 64 << 20, dirty_bytes: 16 << 20 }
+    }
+}
+
+/// Sizes and counts of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Cached entries.
+    pub cached: usize,
+    /// Their bytes, as of the last ended epoch.
+    pub cached_bytes: usize,
+    /// Bytes of those not written yet.
+    pub dirty_bytes: usize,
+    /// Keys that `load` found in the cache, since the start.
+    pub hits: u64,
+    /// Keys that it had to ask the backend for.
+    pub misses: u64,
+    /// The backend's sizes.
+    pub backend: crate::backend::BackendStats,
+}
+
+/// Typed state per key.
+pub struct KeyedTable<V> {
+    backend: Box<dyn KeyedBackend>,
+    settings: TableSettings,
+    cache: Cache<V>,
+    watermark: Option<Micros>,
+    hits: u64,
+    misses: u64,
+}
+
+impl<V: StateValue> KeyedTable<V> {
+    /// A table over `backend`, which may hold what an earlier table of the same type wrote. `watermark` is W of the epoch
+    /// that the backend was restored from, `None` for an empty one.
+    pub fn new(backend: Box<dyn KeyedBackend>, settings: TableSettings, watermark: Option<Micros>) -> KeyedTable<V> {
+        let mut table = KeyedTable { backend, settings, cache: Cache::default(), watermark: None, hits: 0, misses: 0 };
+        table.advance(watermark);
+        table
+    }
+
+    /// Brings `keys` into the cache, with one read for those that are not there.
+    ///
+    /// # Errors
+    /// When the backend cannot be read or a value not be decoded.
+    pub fn load(&mut self, keys: &[&[u8]]) -> Result<()> {
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.cache.find(key) {
+                Some(slot) => {
+                    self.hits += 1;
+                    self.cache.expire(slot, self.watermark);
+                }
+                None => {
+                    self.misses += 1;
+                    missing.push(crate::backend::state_key(key));
+                }
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<&[u8]> = missing.iter().map(Vec::as_slice).collect();
+        let found = self.backend.multi_get(&asked)?;
+        for (key, stored) in missing.into_iter().zip(found) {
+            let value = match &stored {
+                Some(bytes) => decode_stored::<V>(&key, bytes, self.watermark)?.unwrap_or_default(),
+                None => V::default(),
+            };
+            self.cache.insert(key, value, stored.is_some());
+        }
+        Ok(())
+    }
+
+    /// The value of a loaded key, for reading.
+    ///
+    /// # Panics
+    /// When the key was not loaded in this epoch.
+    pub fn get(&mut self, key: &[u8]) -> &V {
+        let slot = self.cache.find(key).expect("a key is loaded before it is read");
+        self.cache.read(slot)
+    }
+
+    /// The value of a loaded key, for changing.
+    ///
+    /// # Panics
+    /// When the key was not loaded in this epoch.
+    pub fn get_mut(&mut self, key: &[u8]) -> &mut V {
+        let slot = self.cache.find(key).expect("a key is loaded before it is changed");
+        self.cache.change(slot)
+    }
+
+    /// The epoch is applied; `watermark` is W of it.
+    ///
+    /// # Errors
+    /// When changed values have to be written and cannot be.
+    pub fn end_epoch(&mut self, watermark: Option<Micros>) -> Result<()> {
+        self.advance(watermark);
+        self.cache.weigh_changed();
+        if self.cache.dirty_bytes() > self.settings.dirty_bytes {
+            self.write_dirty()?;
+        }
+        self.cache.evict_to(self.settings.cache_bytes);
+        if self.cache.bytes() > self.settings.cache_bytes && self.cache.dirty_bytes() > 0 {
+            // What is left is dirty: a cache smaller than the dirty bound.
+            self.write_dirty()?;
+            self.cache.evict_to(self.settings.cache_bytes);
+        }
+        Ok(())
+    }
+
+    /// Freezes the table as of the ended epoch with this watermark.
+    ///
+    /// # Errors
+    /// When the backend cannot be written or cut.
+    pub fn cut(&mut self, label: &str, watermark: Option<Micros>) -> Result<Cut> {
+        self.advance(watermark);
+        self.write_dirty()?;
+        self.cache.evict_to(self.settings.cache_bytes);
+        self.backend.cut(label)
+    }
+
+    /// The cut's files are stored elsewhere.
+    ///
+    /// # Errors
+    /// As [`KeyedBackend::release`].
+    pub fn release(&mut self, label: &str) -> Result<()> {
+        self.backend.release(label)
+    }
+
+    /// Calls `f` with every key and value that is not the default, ordered by shard and key. Writes what is dirty first.
+    ///
+    /// # Errors
+    /// When the backend cannot be read, a value not be decoded, or what `f` returns.
+    pub fn scan(&mut self, f: &mut dyn FnMut(&[u8], V) -> Result<()>) -> Result<()> {
+        self.write_dirty()?;
+        let watermark = self.watermark;
+        self.backend.scan(&mut |key, bytes| match decode_stored::<V>(key, bytes, watermark)? {
+            Some(value) => f(&key[SHARD_BYTES..], value),
+            None => Ok(()),
+        })
+    }
+
+    /// Sizes and counts.
+    pub fn stats(&self) -> TableStats {
+        TableStats {
+            cached: self.cache.len(),
+            cached_bytes: self.cache.bytes(),
+            dirty_bytes: self.cache.dirty_bytes(),
+            hits: self.hits,
+            misses: self.misses,
+            backend: self.backend.stats(),
+        }
+    }
+
+    fn advance(&mut self, watermark: Option<Micros>) {
+        assert!(watermark >= self.watermark, "the watermark falls from {:?} to {watermark:?}", self.watermark);
+        self.watermark = watermark;
+        if let Some(watermark) = watermark {
+            self.backend.set_watermark(watermark);
+        }
+    }
+
+    /// Writes all changed values in key order, as one batch. Afterwards all are clean.
+    fn write_dirty(&mut self) -> Result<()> {
+        let watermark = self.watermark;
+        let mut puts = Vec::new();
+        for slot in self.cache.take_dirty() {
+            let entry = self.cache.entry(slot);
+            let value = entry.value_for_write(watermark);
+            value.settle(watermark);
+            let bytes = (!value.is_default()).then(|| encode_stored(value));
+            // A key that the backend has never seen needs no tombstone.
+            let (was_stored, is_stored) = (entry.stored, bytes.is_some());
+            if was_stored || is_stored {
+                puts.push((entry.key.to_vec(), bytes));
+            }
+            entry.stored = is_stored;
+            self.cache.weigh(slot);
+        }
+        if puts.is_empty() {
+            return Ok(());
+        }
+        puts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.backend.write(&puts)
+    }
+}
+
+fn encode_stored<V: StateValue>(value: &V) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(EXPIRES_BYTES + VERSION_BYTES + value.weight());
+    bytes.extend_from_slice(&value.expires().0.to_be_bytes());
+    bytes.extend_from_slice(&V::VERSION.to_be_bytes());
+    value.encode(&mut bytes);
+    bytes
+}
+
+/// The value in `bytes`; `None` when it has expired.
+fn decode_stored<V: StateValue>(stored_key: &[u8], bytes: &[u8], watermark: Option<Micros>) -> Result<Option<V>> {
+    let key = || format!("read state of key '{}'", stored_key[SHARD_BYTES..].escape_ascii());
+    let header = bytes.split_at_checked(EXPIRES_BYTES).and_then(|(_, rest)| rest.split_first_chunk::<VERSION_BYTES>());
+    let Some((version, encoded)) = header else {
+        return Err(Error::outside(format!("{}: {} bytes are no value", key(), bytes.len())));
+    };
+    if Some(crate::backend::expires_of(bytes)) < watermark {
+        return Ok(None);
+    }
+    let version = u16::from_be_bytes(*version);
+    let value = match version.cmp(&V::VERSION) {
+        std::cmp::Ordering::Equal => V::decode(encoded),
+        std::cmp::Ordering::Less => V::migrate(version, encoded),
+        std::cmp::Ordering::Greater => Err(Error::user(format!(
+            "read state of version {version} with code for version {}, which is older",
+            V::VERSION
+        ))
+        .hint("run the version of the job that wrote the checkpoint, or a newer one")),
+    };
+    let value = value.map_err(|e| Error { what: format!("{}: {}", key(), e.what), ..e })?;
+    // A migration may have given it another expiry than the one it was stored with.
+    Ok((Some(value.expires()) >= watermark).then_some(value))
+}
+
+#[cfg(test)]
+mod tests;
