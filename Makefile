@@ -36,7 +36,7 @@ build-notice: setup
 demo: build-notice ## runs the login job on generated input (SECONDS=20: for so long; PORT=: where its status page listens)
 	cargo build --package dataflow-cli
 	@data=$$(mktemp -d "$${TMPDIR:-/tmp}/dataflow-demo.XXXXXX") && echo "the demo's data: $$data" && \
-	  exec "$(binary)" run jobs/login_anomalies.rs --profile embedded --data "$$data" $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PORT),--port $(PORT))
+	  exec "$(binary)" run jobs/login_anomalies.rs --profile embedded --data "$$data" $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PORT),--page $(PORT))
 
 test: build-notice ## all tests that need no services
 	cargo test --workspace

@@ -239,7 +239,9 @@ mod tests {
         let source = GeneratorSource::new("g", Arc::new(Counting { length: None })).paced(pace);
         let woken = Arc::new(AtomicUsize::new(0));
         let counter = woken.clone();
-        let wake = Waker::new(move || drop(counter.fetch_add(1, Ordering::SeqCst)));
+        let wake = Waker::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
         let mut reader = source.open(0, 2, wake).unwrap();
         let starts = reader.discover().unwrap();
         assert_eq!(starts, [Discovered { index: 0, start: 0 }, Discovered { index: 2, start: 0 }]);

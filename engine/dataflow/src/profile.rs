@@ -200,7 +200,10 @@ impl Profile {
         Ok(out)
     }
 
+    /// `name?` may be empty.
     fn lookup(&self, name: &str) -> Result<String> {
+        let is_optional = name.ends_with('?');
+        let name = name.trim_end_matches('?');
         if let Some(variable) = name.strip_prefix("env:") {
             return std::env::var(variable).map_err(|_| {
                 Error::user(format!("profile '{}' needs the environment variable '{variable}'", self.name))
@@ -215,6 +218,7 @@ impl Profile {
         }
         let vars = self.content.get("vars").and_then(Value::as_table);
         match vars.and_then(|v| v.get(name)).and_then(Value::as_str) {
+            Some("") if is_optional => Ok(String::new()),
             Some("") => Err(Error::user(format!("profile '{}' needs '{name}'", self.name)).hint(format!("add --set {name}=..."))),
             Some(value) => self.fill_text(value),
             None => {

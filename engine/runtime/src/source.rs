@@ -324,13 +324,13 @@ impl<T: EventTime> Share<T> {
                     (state.newest, state.active) = (state.newest.max(Some(time)), true);
                     taken.push(Stamped { time, position, data });
                 }
-                Err(reason) => letters.push(DeadLetter {
-                    position,
-                    epoch: tick.epoch,
-                    reason: reason.to_owned(),
-                    key: record.key,
-                    raw: record.value,
-                }),
+                Err(reason) => {
+                    let status = &self.plan.control.status;
+                    status.dead_letters.add(1);
+                    status.count(&format!("dead_letters.{reason}"), 1);
+                    let reason = reason.to_owned();
+                    letters.push(DeadLetter { position, epoch: tick.epoch, reason, key: record.key, raw: record.value });
+                }
             }
             count += 1;
         }

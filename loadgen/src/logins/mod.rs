@@ -21,7 +21,7 @@ mod stream;
 
 pub use campaign::Kind;
 pub use event::{Body, Login, LoginEvent, SCHEMA_V1, SCHEMA_V2};
-pub use label::{Label, Labels};
+pub use label::{Label, Labels, Place};
 pub use settings::{Settings, USERS_MAX};
 pub use stream::Stream;
 

@@ -1,6 +1,6 @@
 //! Detectors as the rules of a keyed history: logins by user, or by the address they come from.
 
-use super::{Detectors, Finding, Login};
+use super::{DETECTORS, Detectors, Finding, Login};
 use crate::window::key_state::Rules;
 use dataflow_core::{Micros, Position, Stamped};
 use std::net::IpAddr;
@@ -39,6 +39,10 @@ impl<D: Detectors> Rules for ByUser<D> {
         (finding.time, finding.position)
     }
 
+    fn label(&self, finding: &Finding) -> &'static str {
+        DETECTORS[usize::from(finding.detector)].0
+    }
+
     fn weight(&self, _history: &D::History, event: Option<&Login>) -> usize {
         weight::<D>(event)
     }
@@ -72,6 +76,10 @@ impl<D: Detectors> Rules for ByAddress<D> {
 
     fn about(&self, finding: &Finding) -> (Micros, Position) {
         (finding.time, finding.position)
+    }
+
+    fn label(&self, finding: &Finding) -> &'static str {
+        DETECTORS[usize::from(finding.detector)].0
     }
 
     fn weight(&self, _history: &D::History, event: Option<&Login>) -> usize {

@@ -37,6 +37,8 @@ pub trait Rules: Clone + Send + Sync + 'static {
     fn expires(&self, history: &Self::History) -> Micros;
     /// The event that a finding is about: its (time, position).
     fn about(&self, finding: &Self::Finding) -> (Micros, Position);
+    /// The name under which a finding is counted.
+    fn label(&self, finding: &Self::Finding) -> &'static str;
     /// Bytes of an event and of a history in memory, estimated.
     fn weight(&self, history: &Self::History, event: Option<&Self::Event>) -> usize;
 }

@@ -179,6 +179,7 @@ impl<R: Rules> Worker<R> {
             released.next_if(|key| *key == next);
             self.key(facts, next, new);
         }
+        self.count();
         self.state.table.end_epoch(facts.watermark)?;
         if let Some(epoch) = self.late_cut.take() {
             self.state.cut(epoch, facts.watermark)?;
@@ -191,6 +192,18 @@ impl<R: Rules> Worker<R> {
             }
         }
         Ok(())
+    }
+
+    /// Counts what the epoch says, for status and metrics.
+    fn count(&self) {
+        let status = &self.control.status;
+        let withdrawn = self.said.iter().filter(|said| said.withdrawn).count() as u64;
+        status.withdrawn.add(withdrawn);
+        status.raised.add(self.said.len() as u64 - withdrawn);
+        for said in &self.said {
+            let what = if said.withdrawn { "withdrawn" } else { "raised" };
+            status.count(&format!("{what}.{}", self.rules.label(&said.finding)), 1);
+        }
     }
 
     /// One key's share of an epoch.
