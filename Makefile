@@ -16,6 +16,7 @@ ifneq ($(origin SECONDS),command line)
 SECONDS :=
 endif
 E2E_ARGS ?=
+BENCH_ARGS ?=
 NIGHTLY_SEEDS ?= 10000
 
 binary = $(CARGO_TARGET_DIR)/debug/dataflow
@@ -50,8 +51,9 @@ e2e: ## the shipped binary against real Kafka, killed at random (E2E_ARGS="--eve
 	@$(MAKE) --no-print-directory build-notice E2E=1
 	compose/e2e/run $(E2E_ARGS)
 
-bench: build-notice ## benchmarks, with the release profile
-	cargo bench --package dataflow-bench
+bench: ## first figures of the whole job, release profile: throughput, latency, recovery (BENCH_ARGS="memory kafka --events 1000000 --repeat 3")
+	@$(MAKE) --no-print-directory setup E2E=1
+	bench/run $(BENCH_ARGS)
 
 nightly: ## what is too long for each change: many simulation seeds, long crash runs (NIGHTLY_SEEDS=)
 	@$(MAKE) --no-print-directory build-notice E2E=1

@@ -46,5 +46,7 @@ fn build(job: &mut Job) -> Result<()> {
         job.write("login-anomalies", found, |topic, said| deliver::anomaly(topic, said, SOURCE))?;
     }
     job.write("login-events-late", late, |topic, late| deliver::late(topic, late, SOURCE))?;
-    job.write("login-events-dlq", input.dead, move |topic, letter| deliver::dead_letter(topic, letter, SOURCE, with_raw))
+    job.write("login-events-dlq", input.dead, move |topic, letter| {
+        deliver::dead_letter(topic, letter, SOURCE, with_raw)
+    })
 }

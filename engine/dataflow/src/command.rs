@@ -34,7 +34,9 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run a job in this process until its input ends or Ctrl-C: the first ends it at a checkpoint, the second at once.
-    #[command(after_help = "Example: dataflow run jobs/login_anomalies.rs --profile local --workers 2 --set emit=final")]
+    #[command(
+        after_help = "Example: dataflow run jobs/login_anomalies.rs --profile local --workers 2 --set emit=final"
+    )]
     Run(RunArgs),
     /// Check a job's settings, and that it can go on from its state. Touches nothing.
     #[command(after_help = "Example: dataflow check jobs/login_anomalies.rs --profile local")]

@@ -54,9 +54,13 @@ impl<'a, 's> Job<'a, 's> {
     /// When it is missing or no `T`.
     pub fn param<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let params = &self.wiring.params;
-        let value = params.get(name).ok_or_else(|| crate::profile::unknown("parameter", name, params.keys().map(String::as_str), "[params]"))?;
+        let value = params
+            .get(name)
+            .ok_or_else(|| crate::profile::unknown("parameter", name, params.keys().map(String::as_str), "[params]"))?;
         let text = value.to_string();
-        value.clone().try_into().map_err(|cause: toml::de::Error| Error::user(format!("reading parameter '{name}' = {text}: {}", cause.message())))
+        value.clone().try_into().map_err(|cause: toml::de::Error| {
+            Error::user(format!("reading parameter '{name}' = {text}: {}", cause.message()))
+        })
     }
 
     /// Reads the source `name`; its records are decoded as the profile says. `schema` is the reader's Avro schema.
@@ -83,7 +87,12 @@ impl<'a, 's> Job<'a, 's> {
         row: impl Fn(TopicId, &D) -> OutputRow + 'static,
     ) -> Result<()> {
         let (sink, id) = self.wiring.topics.get(topic).ok_or_else(|| {
-            crate::profile::unknown("topic", topic, self.wiring.topics.keys().map(String::as_str), "no sink of the profile takes it: it")
+            crate::profile::unknown(
+                "topic",
+                topic,
+                self.wiring.topics.keys().map(String::as_str),
+                "no sink of the profile takes it: it",
+            )
         })?;
         let id = *id;
         self.scope.write(sink, items.map(move |item| row(id, &item)))

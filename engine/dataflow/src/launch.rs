@@ -24,7 +24,8 @@ pub fn exec(job: &Path, arguments: impl Iterator<Item = std::ffi::OsString>) -> 
 pub fn build(job: &Path) -> Result<PathBuf> {
     let shown = job.display().to_string();
     if !job.is_file() {
-        return Err(Error::user(format!("reading the job file '{shown}': there is none")).hint("name a file such as jobs/login_anomalies.rs"));
+        return Err(Error::user(format!("reading the job file '{shown}': there is none"))
+            .hint("name a file such as jobs/login_anomalies.rs"));
     }
     let name = job.file_stem().and_then(|s| s.to_str()).filter(|_| job.extension().is_some_and(|e| e == "rs"));
     let name = name.ok_or_else(|| Error::user(format!("reading the job file '{shown}': it is no .rs file")))?;
@@ -35,7 +36,9 @@ pub fn build(job: &Path) -> Result<PathBuf> {
             .hint("put the file into the project's jobs folder and name it there as a [[bin]]"));
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics", "--bin", name, "--manifest-path"]).arg(&manifest);
+    cargo
+        .args(["build", "--quiet", "--message-format=json-render-diagnostics", "--bin", name, "--manifest-path"])
+        .arg(&manifest);
     if let Ok(profile) = std::env::var("DATAFLOW_CARGO_PROFILE") {
         cargo.args(["--profile", &profile]);
     }
@@ -43,11 +46,16 @@ pub fn build(job: &Path) -> Result<PathBuf> {
         cargo.env("CARGO_TARGET_DIR", crate::profile::cache_folder().join("dataflow").join("target"));
     }
     let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let built = built.map_err(|cause| Error::user(format!("building the job file '{shown}': cargo did not start")).because(cause).hint("install Rust"))?;
+    let built = built.map_err(|cause| {
+        Error::user(format!("building the job file '{shown}': cargo did not start")).because(cause).hint("install Rust")
+    })?;
     if !built.status.success() {
         return Err(Error::user(format!("building the job file '{shown}': it does not compile, see above")));
     }
-    let executables = built.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
-    let mut own = executables.filter(move |m| m["target"]["name"] == name).filter_map(|m| m["executable"].as_str().map(PathBuf::from));
+    let executables =
+        built.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    let mut own = executables
+        .filter(move |m| m["target"]["name"] == name)
+        .filter_map(|m| m["executable"].as_str().map(PathBuf::from));
     own.next_back().ok_or_else(|| Error::us(format!("building the job file '{shown}': cargo named no program")))
 }

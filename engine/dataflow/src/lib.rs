@@ -28,8 +28,8 @@ pub mod prelude {
     pub use crate::{Job, JobFile};
     pub use dataflow_core::{Error, Result, Stamped};
     pub use dataflow_operators::anomaly::{
-        BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LOGIN_EVENT_SCHEMA, Login, LoginEvent,
-        NewCountry, NewDevice, UnresolvedAddress, deliver,
+        BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LOGIN_EVENT_SCHEMA, Login,
+        LoginEvent, NewCountry, NewDevice, UnresolvedAddress, deliver,
     };
     pub use dataflow_operators::enrich::enrich;
     pub use dataflow_operators::window::keyed_history::{Emit, keyed_history};

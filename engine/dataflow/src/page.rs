@@ -34,7 +34,9 @@ struct Alerts {
 /// Serves the page until the process ends. Port 0 takes any free one.
 pub(crate) fn serve(port: u16, plan: Arc<Plan>, storage: Arc<dyn Storage>, profile: &Profile) -> Result<SocketAddr> {
     let failed = |cause: std::io::Error| {
-        Error::user(format!("serving the live page on port {port}")).because(cause).hint("choose another with --page, 0 for any free one")
+        Error::user(format!("serving the live page on port {port}"))
+            .because(cause)
+            .hint("choose another with --page, 0 for any free one")
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -42,8 +42,11 @@ impl Profile {
     pub fn load(job: &Path, name: Option<&str>, set: &[String]) -> Result<Profile> {
         let path = job.with_extension("toml");
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|cause| Error::user(format!("reading the settings '{shown}'")).because(cause).hint("every job file has a .toml of its name beside it"))?;
+        let text = std::fs::read_to_string(&path).map_err(|cause| {
+            Error::user(format!("reading the settings '{shown}'"))
+                .because(cause)
+                .hint("every job file has a .toml of its name beside it")
+        })?;
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         Profile::parse(&text, &shown, folder, name, set)
     }
@@ -53,7 +56,9 @@ impl Profile {
     /// # Errors
     /// As there.
     pub fn parse(text: &str, file: &str, folder: PathBuf, name: Option<&str>, set: &[String]) -> Result<Profile> {
-        let mut all: Table = text.parse().map_err(|cause: toml::de::Error| Error::user(format!("reading the settings '{file}'")).because(cause))?;
+        let mut all: Table = text
+            .parse()
+            .map_err(|cause: toml::de::Error| Error::user(format!("reading the settings '{file}'")).because(cause))?;
         refuse_unknown(all.keys(), TOP.iter().copied(), &format!("'{file}'"))?;
         let default = all.get("default_profile").and_then(Value::as_str).unwrap_or("default").to_owned();
         let name = name.unwrap_or(&default).to_owned();
@@ -81,9 +86,9 @@ impl Profile {
 
     /// One `--set KEY=VALUE`.
     fn set(&mut self, assignment: &str) -> Result<()> {
-        let (key, text) = assignment
-            .split_once('=')
-            .ok_or_else(|| Error::user(format!("reading '--set {assignment}': there is no '='")).hint("write --set KEY=VALUE"))?;
+        let (key, text) = assignment.split_once('=').ok_or_else(|| {
+            Error::user(format!("reading '--set {assignment}': there is no '='")).hint("write --set KEY=VALUE")
+        })?;
         let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
         let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
         for section in ["vars", "params"] {
@@ -97,15 +102,22 @@ impl Profile {
         let mut path: Vec<&str> = key.split('.').collect();
         let last = path.pop().unwrap_or_default();
         if path.is_empty() && !["workers", "data"].contains(&last) {
-            let names = ["vars", "params"].iter().filter_map(|s| self.content.get(*s)?.as_table()).flat_map(Table::keys);
+            let names =
+                ["vars", "params"].iter().filter_map(|s| self.content.get(*s)?.as_table()).flat_map(Table::keys);
             let names: Vec<&str> = names.map(String::as_str).chain(SECTIONS).collect();
             return Err(unknown("setting", key, names.into_iter(), &format!("profile '{}'", self.name)));
         }
         let mut table = &mut self.content;
         for (depth, part) in path.iter().enumerate() {
-            let names: Vec<String> = if depth == 0 { SECTIONS.map(str::to_owned).to_vec() } else { table.keys().cloned().collect() };
+            let names: Vec<String> =
+                if depth == 0 { SECTIONS.map(str::to_owned).to_vec() } else { table.keys().cloned().collect() };
             if !table.contains_key(*part) && depth > 0 || !names.iter().any(|n| n == part) {
-                return Err(unknown("setting", key, names.iter().map(String::as_str), &format!("profile '{}'", self.name)));
+                return Err(unknown(
+                    "setting",
+                    key,
+                    names.iter().map(String::as_str),
+                    &format!("profile '{}'", self.name),
+                ));
             }
             let entry = table.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new()));
             let Value::Table(next) = entry else {
@@ -219,7 +231,10 @@ impl Profile {
         let vars = self.content.get("vars").and_then(Value::as_table);
         match vars.and_then(|v| v.get(name)).and_then(Value::as_str) {
             Some("") if is_optional => Ok(String::new()),
-            Some("") => Err(Error::user(format!("profile '{}' needs '{name}'", self.name)).hint(format!("add --set {name}=..."))),
+            Some("") => {
+                Err(Error::user(format!("profile '{}' needs '{name}'", self.name))
+                    .hint(format!("add --set {name}=...")))
+            }
             Some(value) => self.fill_text(value),
             None => {
                 let names = vars.map(|v| v.keys().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default();
@@ -321,7 +336,11 @@ mod tests {
         };
         check(&["emitt=final"], |_| Ok(()), "did you mean 'emit'?");
         check(&["runtme.tick_min_ms=1"], |_| Ok(()), "did you mean 'runtime'?");
-        check(&["runtime.tick_mn_ms=1"], |p| p.section::<RuntimeSettings>(&["runtime"], &[]).map(drop), "did you mean 'tick_min_ms'?");
+        check(
+            &["runtime.tick_mn_ms=1"],
+            |p| p.section::<RuntimeSettings>(&["runtime"], &[]).map(drop),
+            "did you mean 'tick_min_ms'?",
+        );
         check(&["runtime.tick_min_ms=soon"], |p| p.section::<RuntimeSettings>(&["runtime"], &[]).map(drop), "runtime");
         check(&[], |p| p.table(&["sources", "s"]).map(drop), "add --set input=");
         check(&["nothing"], |_| Ok(()), "there is no '='");

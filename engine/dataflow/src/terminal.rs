@@ -75,7 +75,9 @@ fn summary(status: &StatusSnapshot) -> String {
         ),
         format!("alerts    {} raised, {} withdrawn", status.raised, status.withdrawn),
     ];
-    lines.extend(status.labelled.iter().filter_map(|(k, n)| Some(format!("          {:<22}{n}", k.strip_prefix("raised.")?))));
+    lines.extend(
+        status.labelled.iter().filter_map(|(k, n)| Some(format!("          {:<22}{n}", k.strip_prefix("raised.")?))),
+    );
     lines.push(format!(
         "epochs    up to {}, {} replayed; {} transactions; {} checkpoints, the last of epoch {}",
         status.epoch_opened, status.replayed_epochs, status.transactions, status.checkpoints, status.epoch_checkpointed

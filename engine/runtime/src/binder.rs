@@ -55,7 +55,8 @@ pub(crate) fn binder<'s>(
                 said.entry(*stamp.least().expect("facts are stamped with their epoch")).or_default().append(batch);
             });
             let Some(state) = state.as_mut().filter(|_| !plan.control.has_failed()) else {
-                (open.clear(), unbound.clear());
+                open.clear();
+                unbound.clear();
                 return;
             };
             let (mut facts, mut durable) = (facts.activate(), durable.activate());

@@ -6,10 +6,11 @@
 //! re-emit their contents at c on a restart, and sinks drop them). Then one request goes to the writer task: copy, hash, manifest.
 //! Nothing on the dataflow waits for it; the operator holds the epoch's capability until the manifest is durable.
 
+use crate::checkpoint_writer::CheckpointRequest;
 use crate::link::waker;
-use crate::plan::{CheckpointRequest, Plan};
+use crate::plan::Plan;
+use dataflow_core::Epoch;
 use dataflow_core::planted::{Bug, is_planted};
-use dataflow_core::{Epoch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timely::container::CapacityContainerBuilder;
@@ -53,10 +54,13 @@ pub(crate) fn checkpoints<'s>(
             parts.for_each(|_, batch| batch.clear());
             settled.for_each(|_, batch| batch.clear());
             if plan.control.has_failed() {
-                (open.clear(), writing.clear());
+                open.clear();
+                writing.clear();
                 return;
             }
-            for reply in plan.checkpoints.replies() {
+            // The other workers share the link and must leave the writer's replies alone.
+            let replies = if is_writer { plan.checkpoints.replies() } else { Vec::new() };
+            for reply in replies {
                 match reply {
                     Ok(epoch) => drop(writing.remove(&epoch)),
                     Err(error) => return plan.control.fail(error),

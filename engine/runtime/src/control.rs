@@ -3,8 +3,8 @@
 //!
 //! Nothing here may influence what an epoch computes (invariant 1): it decides only when epochs are opened and read.
 
+use crate::checkpoint_writer::PartCut;
 use crate::facts::EpochFacts;
-use crate::plan::PartCut;
 use dataflow_core::{BindingState, ChainHash, Epoch, Error, Micros, Waker};
 use serde::Serialize;
 use std::collections::BTreeMap;

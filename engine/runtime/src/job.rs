@@ -4,11 +4,14 @@
 //! them took. After it the facts of each epoch are there for operators that ask for watermark and clock.
 
 use crate::checkpoint::checkpoints;
+use crate::checkpoint_writer::PartCut;
 use crate::facts::{EpochFacts, SourceFacts, Tick};
-use crate::plan::{PartCut, Plan};
+use crate::plan::Plan;
 use crate::time::{Late, split_late};
 use crate::{binder, sink, source, ticker};
-use dataflow_core::{ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputRow, Result, SourceId, Stamped};
+use dataflow_core::{
+    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputRow, Result, SourceId, Stamped,
+};
 use dataflow_state::table::{KeyedTable, StateValue};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -82,7 +85,8 @@ impl<'s> JobScope<'s> {
                 .hint("declare every source before the first operator that needs event time"));
         }
         let rank = self.plan.sources.iter().position(|s| s.name() == name);
-        let rank = rank.ok_or_else(|| Error::user(format!("the job reads a source '{name}' that the profile does not wire")))?;
+        let rank =
+            rank.ok_or_else(|| Error::user(format!("the job reads a source '{name}' that the profile does not wire")))?;
         let streams = source::source(self.ticks_everywhere.clone(), &self.plan, SourceId(rank as u16), decoder);
         self.source_facts.push(streams.facts);
         Ok((streams.records, streams.dead))
@@ -103,7 +107,6 @@ impl<'s> JobScope<'s> {
     }
 
     /// Splits records into accepted and late ones. Builds the binder.
-    #[expect(clippy::type_complexity, reason = "two streams, each named in the docs")]
     pub fn accept<T: Clone + Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
         records: StreamVec<'s, Epoch, Stamped<T>>,

@@ -16,6 +16,7 @@
 
 pub mod binder;
 pub mod checkpoint;
+pub mod checkpoint_writer;
 pub mod control;
 pub mod facts;
 pub mod job;

@@ -1,6 +1,7 @@
 //! The plan of a generation: what was recovered, and what all workers share. [`prepare`] makes it, in the order of DESIGN section 3:
 //! identity, checkpoint, log, sinks (which fences older generations), start check; only then is anything cut or written.
 
+use crate::checkpoint_writer::{CheckpointRequest, Completed, PartCut, Trim, Writer};
 use crate::control::Control;
 use crate::facts::Bound;
 use crate::link::Link;
@@ -8,12 +9,14 @@ use crate::settings::RuntimeSettings;
 use crate::start::{self, CheckpointFacts, LogFacts, SinkFacts, StartFacts};
 use dataflow_core::binding::{BindingState, PartitionState};
 use dataflow_core::{
-    Binding, ChainHash, Environment, Epoch, EpochOutput, Error, Generation, Lineage, Micros, Partition, Result, SchemaBinding, Sink,
-    SinkIdentity, Source, SourceId, Storage, TableBinding, TaskState,
+    Binding, ChainHash, Environment, Epoch, EpochOutput, Error, Generation, Lineage, Micros, Partition, Result,
+    SchemaBinding, Sink, SinkIdentity, Source, SourceId, Storage, TableBinding, TaskState,
 };
-use dataflow_state::backend::{BackendKind, Cut};
-use dataflow_state::binding_log::{self, BindingLog, LocalBindingLog, LogHeader, LogSettings, Tail, export::RecordedEpoch};
-use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
+use dataflow_state::backend::BackendKind;
+use dataflow_state::binding_log::{
+    self, BindingLog, LocalBindingLog, LogHeader, LogSettings, Tail, export::RecordedEpoch,
+};
+use dataflow_state::checkpoint::{CheckpointStore, Manifest, SinkPosition};
 use dataflow_state::folder::identity;
 use dataflow_state::table::{KeyedTable, StateValue, TableSettings};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,8 +33,6 @@ pub const TABLES: &str = "tables";
 const UNBOUND_EPOCHS_MAX: usize = 4_096;
 /// Epochs handed to a sink's committer; it takes all that wait into one transaction.
 const COMMITTING_EPOCHS_MAX: usize = 256;
-/// Checkpoints being written.
-const OPEN_CHECKPOINTS_MAX: usize = 64;
 
 /// A lookup table with its content.
 #[derive(Clone, Debug)]
@@ -74,28 +75,6 @@ pub struct JobSetup {
     pub recorded: Option<Vec<RecordedEpoch>>,
 }
 
-/// A cut on its way to the checkpoint writer.
-pub struct PartCut {
-    /// The operator.
-    pub operator: String,
-    /// The worker.
-    pub worker: usize,
-    /// Version of its values.
-    pub version: u16,
-    /// The files.
-    pub cut: Cut,
-}
-
-/// Everything a manifest says, and the cuts to store.
-pub struct CheckpointRequest {
-    epoch: Epoch,
-    chain: ChainHash,
-    state: BindingState,
-    clean: bool,
-    parts: Vec<PartCut>,
-    sinks: BTreeMap<String, SinkPosition>,
-}
-
 /// Where a start begins.
 pub struct StartPoint {
     /// The bindings' state at the restored epoch c.
@@ -126,7 +105,7 @@ impl SinkConnection {
         outputs.iter().copied().take_while(|e| *e <= c).last().unwrap_or(0)
     }
 
-    fn forget_outputs_before(&self, c: Epoch) {
+    pub(crate) fn forget_outputs_before(&self, c: Epoch) {
         let mut outputs = self.outputs.lock().expect("no holder panics");
         while outputs.get(1).is_some_and(|second| *second <= c) {
             outputs.pop_front();
@@ -162,6 +141,8 @@ pub struct Plan {
     pub(crate) sinks: BTreeMap<String, Arc<SinkConnection>>,
     pub(crate) checkpoints: Link<CheckpointRequest, Result<Epoch>>,
     manifest: Option<Manifest>,
+    /// The restored state was made by another program or with other parameters.
+    pub is_changed: bool,
     store: Arc<CheckpointStore>,
     live: PathBuf,
     backend: BackendKind,
@@ -170,15 +151,6 @@ pub struct Plan {
     /// Content of tables that were in force before, by hash.
     old_lookups: BTreeMap<[u8; 16], Arc<[u8]>>,
     completed: Arc<Mutex<Completed>>,
-}
-
-/// What complete checkpoints allow others to do.
-#[derive(Default)]
-struct Completed {
-    /// Offsets of the newest one.
-    offsets: BTreeMap<Partition, u64>,
-    /// Cuts whose local copies may go, by operator and worker.
-    released: BTreeMap<(String, usize), Vec<Epoch>>,
 }
 
 /// Recovers a job's history and makes the plan of a new generation of it.
@@ -234,9 +206,12 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     };
     start::check(&facts)?;
     if manifest.as_ref().is_some_and(|m| m.state != scan.base) {
-        return Err(Error::doubt(format!("starting the job: the checkpoint of epoch {restored} and the binding log tell different offsets")));
+        return Err(Error::doubt(format!(
+            "starting the job: the checkpoint of epoch {restored} and the binding log tell different offsets"
+        )));
     }
     let start = start_point(&scan, &settings, &environment)?;
+    let is_changed = manifest.as_ref().is_some_and(|m| m.fingerprint != fingerprint);
     control.status.restored_epoch.set(restored);
     control.status.epoch_checkpointed.set(restored);
     let names: Vec<String> = sources.iter().map(|s| s.name().to_owned()).collect();
@@ -246,12 +221,21 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         retain_bytes: settings.bindings_retain_bytes,
         retain_us: settings.bindings_retain_hours as i64 * dataflow_core::time::HOUR,
     };
-    let log = LocalBindingLog::open(storage.clone(), BINDINGS, LogHeader { lineage, sources: names.clone() }, &scan, log_settings)?;
+    let log = LocalBindingLog::open(
+        storage.clone(),
+        BINDINGS,
+        LogHeader { lineage, sources: names.clone() },
+        &scan,
+        log_settings,
+    )?;
     let (log, trim) = spawn_log(&environment, log);
     let mut sinks = BTreeMap::new();
     for (sink, marker) in opened {
         let last = manifest.as_ref().and_then(|m| m.sinks.get(sink.name())).map(|p| p.last_output);
-        sinks.insert(sink.name().to_owned(), Arc::new(connect_sink(&environment, sink, marker.map_or(0, |m| m.epoch), last)));
+        sinks.insert(
+            sink.name().to_owned(),
+            Arc::new(connect_sink(&environment, sink, marker.map_or(0, |m| m.epoch), last)),
+        );
     }
     let completed = Arc::new(Mutex::new(Completed::default()));
     let writer = Writer {
@@ -287,6 +271,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         sinks,
         checkpoints,
         manifest,
+        is_changed,
         store,
         live: setup.live,
         backend: setup.backend,
@@ -317,9 +302,14 @@ fn start_point(scan: &binding_log::Scan, settings: &RuntimeSettings, environment
 }
 
 /// Turns the rows of a bindings file into bounds, leaving out what is bound already.
-fn resolve_recorded(rows: Vec<RecordedEpoch>, sources: &[String], after: Epoch) -> Result<Vec<(Epoch, Micros, Arc<Bound>)>> {
+fn resolve_recorded(
+    rows: Vec<RecordedEpoch>,
+    sources: &[String],
+    after: Epoch,
+) -> Result<Vec<(Epoch, Micros, Arc<Bound>)>> {
     let partition = |name: &str| -> Result<Partition> {
-        let unknown = || Error::user(format!("reading the bindings file: partition '{name}' is of no source of this job"));
+        let unknown =
+            || Error::user(format!("reading the bindings file: partition '{name}' is of no source of this job"));
         let (source, index) = name.rsplit_once('/').ok_or_else(unknown)?;
         let rank = sources.iter().position(|s| s == source).ok_or_else(unknown)?;
         Ok(Partition { source: SourceId(rank as u16), index: index.parse().map_err(|_| unknown())? })
@@ -335,51 +325,56 @@ fn resolve_recorded(rows: Vec<RecordedEpoch>, sources: &[String], after: Epoch) 
         .collect()
 }
 
-type Trim = Arc<Mutex<Option<Epoch>>>;
-
 /// The log's task: one write and one fsync for all rows that wait.
 fn spawn_log(environment: &Environment, mut log: LocalBindingLog) -> (Link<Binding, Result<(Epoch, ChainHash)>>, Trim) {
     let trim: Trim = Arc::default();
     let asked = trim.clone();
-    let link = Link::spawn(&*environment.spawner, "bindings", UNBOUND_EPOCHS_MAX, move |rows: Vec<Binding>, replies| {
-        let below = asked.lock().expect("no holder panics").take();
-        if let Some(Err(error)) = below.map(|below| log.trim(below)) {
-            replies.send(Err(error));
-            return TaskState::Done;
-        }
-        if rows.is_empty() {
-            return TaskState::Waiting;
-        }
-        match log.append(&rows) {
-            Ok(chains) => {
-                rows.iter().zip(chains).for_each(|(row, chain)| replies.send(Ok((row.epoch, chain))));
-                TaskState::Waiting
-            }
-            Err(error) => {
+    let link =
+        Link::spawn(&*environment.spawner, "bindings", UNBOUND_EPOCHS_MAX, move |rows: Vec<Binding>, replies| {
+            let below = asked.lock().expect("no holder panics").take();
+            if let Some(Err(error)) = below.map(|below| log.trim(below)) {
                 replies.send(Err(error));
-                TaskState::Done
+                return TaskState::Done;
             }
-        }
-    });
+            if rows.is_empty() {
+                return TaskState::Waiting;
+            }
+            match log.append(&rows) {
+                Ok(chains) => {
+                    rows.iter().zip(chains).for_each(|(row, chain)| replies.send(Ok((row.epoch, chain))));
+                    TaskState::Waiting
+                }
+                Err(error) => {
+                    replies.send(Err(error));
+                    TaskState::Done
+                }
+            }
+        });
     (link, trim)
 }
 
 /// A sink's committer: all epochs that wait go into one transaction.
-fn connect_sink(environment: &Environment, mut sink: Box<dyn Sink>, marker_epoch: Epoch, last_output: Option<Epoch>) -> SinkConnection {
+fn connect_sink(
+    environment: &Environment,
+    mut sink: Box<dyn Sink>,
+    marker_epoch: Epoch,
+    last_output: Option<Epoch>,
+) -> SinkConnection {
     let name = format!("sink {}", sink.name());
-    let link = Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, move |epochs: Vec<EpochOutput>, replies| {
-        let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
-        match sink.commit(&epochs) {
-            Ok(()) => {
-                replies.send(Ok(last));
-                TaskState::Waiting
+    let link =
+        Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, move |epochs: Vec<EpochOutput>, replies| {
+            let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
+            match sink.commit(&epochs) {
+                Ok(()) => {
+                    replies.send(Ok(last));
+                    TaskState::Waiting
+                }
+                Err(error) => {
+                    replies.send(Err(error));
+                    TaskState::Done
+                }
             }
-            Err(error) => {
-                replies.send(Err(error));
-                TaskState::Done
-            }
-        }
-    });
+        });
     let outputs = last_output.into_iter().filter(|e| *e > 0).collect();
     SinkConnection { link, marker_epoch, outputs: Mutex::new(outputs) }
 }
@@ -398,97 +393,14 @@ fn keep_lookups(
             dataflow_state::storage::replace_file(storage, TABLES, &name(&table.hash), &table.bytes)?;
         }
     }
-    let bound = start.state.tables.values().copied().chain(rows.iter().flat_map(|(row, _)| row.tables.iter().map(|t| t.hash)));
+    let bound =
+        start.state.tables.values().copied().chain(rows.iter().flat_map(|(row, _)| row.tables.iter().map(|t| t.hash)));
     let mut old = BTreeMap::new();
     for hash in bound {
         let bytes = storage.read(&format!("{TABLES}/{}", name(&hash)))?;
         old.insert(hash, Arc::from(bytes));
     }
     Ok(old)
-}
-
-/// The checkpoint writer: stores the cuts, writes the manifest, removes what nothing needs.
-struct Writer {
-    job: String,
-    fingerprint: String,
-    lineage: Lineage,
-    generation: Generation,
-    sources: Vec<String>,
-    workers: usize,
-    store: Arc<CheckpointStore>,
-    environment: Environment,
-    control: Arc<Control>,
-    completed: Arc<Mutex<Completed>>,
-    trim: Trim,
-    sinks: BTreeMap<String, Arc<SinkConnection>>,
-    /// The files of the checkpoint before.
-    files: BTreeSet<(String, u64)>,
-}
-
-impl Writer {
-    fn spawn(mut self) -> Link<CheckpointRequest, Result<Epoch>> {
-        let spawner = self.environment.spawner.clone();
-        Link::spawn(&*spawner, "checkpoints", OPEN_CHECKPOINTS_MAX, move |requests: Vec<CheckpointRequest>, replies| {
-            for request in requests {
-                let epoch = request.epoch;
-                match self.write(request) {
-                    Ok(()) => replies.send(Ok(epoch)),
-                    Err(error) => {
-                        replies.send(Err(error));
-                        return TaskState::Done;
-                    }
-                }
-            }
-            TaskState::Waiting
-        })
-    }
-
-    fn write(&mut self, request: CheckpointRequest) -> Result<()> {
-        let mut parts = Vec::new();
-        for part in &request.parts {
-            parts.push(self.store.store_part(&part.operator, part.worker, self.generation.number, part.version, &part.cut)?);
-        }
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            job: self.job.clone(),
-            fingerprint: self.fingerprint.clone(),
-            lineage: self.lineage,
-            generation: self.generation,
-            epoch: request.epoch,
-            chain: request.chain,
-            clock: request.state.clock,
-            state: request.state,
-            sources: self.sources.clone(),
-            workers: self.workers,
-            parts,
-            sinks: request.sinks,
-            clean: request.clean,
-        };
-        self.store.complete(&manifest)?;
-        let status = &self.control.status;
-        status.checkpoint_bytes.set(bytes_added(&manifest, &mut self.files));
-        status.checkpoints.add(1);
-        self.store.collect(&[], self.generation.number)?;
-        // The log is kept from the oldest checkpoint on that could still be restored.
-        let oldest = self.store.list()?.iter().map(|m| m.epoch).min();
-        *self.trim.lock().expect("no holder panics") = oldest;
-        self.sinks.values().for_each(|sink| sink.forget_outputs_before(manifest.epoch));
-        let mut completed = self.completed.lock().expect("no holder panics");
-        completed.offsets = manifest.state.partitions.iter().map(|(p, state)| (*p, state.end)).collect();
-        for part in &request.parts {
-            completed.released.entry((part.operator.clone(), part.worker)).or_default().push(manifest.epoch);
-        }
-        status.epoch_checkpointed.set(manifest.epoch);
-        Ok(())
-    }
-}
-
-/// Bytes of the files that the checkpoint before did not have.
-fn bytes_added(manifest: &Manifest, known: &mut BTreeSet<(String, u64)>) -> u64 {
-    let files: BTreeMap<_, _> = manifest.files().map(|f| ((f.hash.clone(), f.generation), f.bytes)).collect();
-    let added = files.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, bytes)| bytes).sum();
-    *known = files.into_keys().collect();
-    added
 }
 
 impl Plan {
@@ -505,7 +417,8 @@ impl Plan {
             };
             (row.epoch, row.clock, false, Arc::new(bound))
         });
-        let recorded = self.recorded.iter().flatten().map(|(epoch, clock, bound)| (*epoch, *clock, false, bound.clone()));
+        let recorded =
+            self.recorded.iter().flatten().map(|(epoch, clock, bound)| (*epoch, *clock, false, bound.clone()));
         replay.chain(recorded).collect()
     }
 
@@ -532,7 +445,8 @@ impl Plan {
     /// When the profile does not wire a table of that name.
     pub fn lookup_versions(&self, name: &str) -> Result<Vec<(Epoch, Arc<[u8]>)>> {
         let now = self.lookups.iter().find(|t| t.name == name);
-        let now = now.ok_or_else(|| Error::user(format!("the job looks up a table '{name}' that the profile does not wire")))?;
+        let now = now
+            .ok_or_else(|| Error::user(format!("the job looks up a table '{name}' that the profile does not wire")))?;
         let old = |hash: &[u8; 16]| self.old_lookups.get(hash).expect("kept on start for every bound hash").clone();
         let mut versions = Vec::new();
         if let Some(hash) = self.start.state.tables.get(name) {
@@ -599,10 +513,17 @@ impl Plan {
     }
 
     /// The state of an operator on a worker, restored or empty.
-    pub(crate) fn open_table<V: StateValue>(&self, operator: &str, _version: u16, worker: usize) -> Result<KeyedTable<V>> {
+    pub(crate) fn open_table<V: StateValue>(
+        &self,
+        operator: &str,
+        _version: u16,
+        worker: usize,
+    ) -> Result<KeyedTable<V>> {
         let live = self.live.join(format!("{operator}-{worker}"));
         let backend = match &self.manifest {
-            Some(manifest) => self.store.restore_backend(manifest, operator, worker, self.workers, &self.backend, &live)?,
+            Some(manifest) => {
+                self.store.restore_backend(manifest, operator, worker, self.workers, &self.backend, &live)?
+            }
             None => self.backend.create(&live)?,
         };
         Ok(KeyedTable::new(backend, self.tables, self.start.state.watermark))

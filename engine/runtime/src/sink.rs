@@ -34,7 +34,9 @@ pub(crate) fn sink<'s>(
     let (committed, committed_stream) = builder.new_output::<Vec<()>>();
     let _outputs = (OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<()>>>::from(staged), committed);
     let connection = plan.sinks.get(name).expect("the job declared this sink to the plan").clone();
-    if scope.index() == 0 {
+    // All rows and durable epochs come here; the other workers share the link and must leave its replies alone.
+    let is_committer = scope.index() == 0;
+    if is_committer {
         let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
         connection.link.attach(waker(wake));
     }
@@ -59,7 +61,8 @@ pub(crate) fn sink<'s>(
                 buffer = Buffer::default();
                 return;
             }
-            for reply in connection.link.replies() {
+            let replies = if is_committer { connection.link.replies() } else { Vec::new() };
+            for reply in replies {
                 match reply {
                     Ok(last) => {
                         buffer.committed(last);
@@ -147,7 +150,10 @@ impl Buffer {
     fn oldest(&self) -> Option<Epoch> {
         let first = |epoch: Option<(&Epoch, &OpenEpoch)>| epoch.map(|(e, _)| *e);
         let committing = self.committing.first_key_value().map(|(e, _)| *e);
-        [first(self.open.first_key_value()), first(self.staged.first_key_value()), committing].into_iter().flatten().min()
+        [first(self.open.first_key_value()), first(self.staged.first_key_value()), committing]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -204,8 +204,10 @@ impl<T: EventTime> Share<T> {
         if tick.bound.is_none() && closing {
             return Ok(Progress::Complete);
         }
-        let full = self.plan.settings.epoch_max_records / self.plan.workers as u64;
-        let order: Vec<u32> = self.partitions.range(self.turn..).chain(self.partitions.range(..self.turn)).map(|p| *p.0).collect();
+        // At least one: fewer records than workers would keep every epoch empty and the job at a stand.
+        let full = (self.plan.settings.epoch_max_records / self.plan.workers as u64).max(1);
+        let order: Vec<u32> =
+            self.partitions.range(self.turn..).chain(self.partitions.range(..self.turn)).map(|p| *p.0).collect();
         let mut complete = true;
         let mut more = false;
         for index in order {
@@ -329,7 +331,13 @@ impl<T: EventTime> Share<T> {
                     status.dead_letters.add(1);
                     status.count(&format!("dead_letters.{reason}"), 1);
                     let reason = reason.to_owned();
-                    letters.push(DeadLetter { position, epoch: tick.epoch, reason, key: record.key, raw: record.value });
+                    letters.push(DeadLetter {
+                        position,
+                        epoch: tick.epoch,
+                        reason,
+                        key: record.key,
+                        raw: record.value,
+                    });
                 }
             }
             count += 1;
@@ -337,13 +345,15 @@ impl<T: EventTime> Share<T> {
         *budget = budget.saturating_sub(count);
         self.stamped += count as u64;
         self.plan.control.status.read(self.worker, count as u64);
-        let reached = until.is_some_and(|u| state.next >= u || (state.held.is_empty() && state.last == Some(Poll::AtEnd)));
-        if reached {
-            state.next = state.next.max(until.expect("reached needs a bound"));
-            return Ok(Progress::Complete);
-        }
-        if state.last == Some(Poll::Ended) && state.held.is_empty() && until.is_some() {
-            return Err(self.ended_early(id, until.expect("looked")));
+        if let Some(until) = until {
+            let is_proven = state.held.is_empty() && state.last == Some(Poll::AtEnd);
+            if is_proven || state.next >= until {
+                state.next = state.next.max(until);
+                return Ok(Progress::Complete);
+            }
+            if state.last == Some(Poll::Ended) && state.held.is_empty() {
+                return Err(self.ended_early(id, until));
+            }
         }
         Ok(if state.held.is_empty() && state.last == Some(Poll::More) { Progress::Again } else { Progress::Wait })
     }

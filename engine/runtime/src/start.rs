@@ -131,7 +131,12 @@ fn check_sink(facts: &StartFacts, sink: &SinkFacts) -> Result<(), Doubt> {
             return Err(Doubt::ForeignSink { sink: name(), marker: marker.lineage, folder: facts.lineage });
         }
         if marker.epoch > last {
-            return Err(Doubt::SinkAheadOfLog { sink: name(), marker: marker.epoch, last, torn: facts.log.torn.clone() });
+            return Err(Doubt::SinkAheadOfLog {
+                sink: name(),
+                marker: marker.epoch,
+                last,
+                torn: facts.log.torn.clone(),
+            });
         }
         // A marker as old as the manifest says may lie in a part of the log that was removed for its age.
         let was_removed = marker.epoch == expected && marker.epoch < facts.log.first;
@@ -161,7 +166,11 @@ impl fmt::Display for Doubt {
                 write!(f, "the checkpoint is of lineage {checkpoint}, the data folder of {folder}")
             }
             Doubt::LogBehindCheckpoint { last, checkpoint, torn } => {
-                write!(f, "the binding log ends at epoch {last}{}, the checkpoint is of epoch {checkpoint}", rotten(torn))
+                write!(
+                    f,
+                    "the binding log ends at epoch {last}{}, the checkpoint is of epoch {checkpoint}",
+                    rotten(torn)
+                )
             }
             Doubt::LogDiffersFromCheckpoint { epoch, log, checkpoint } => {
                 write!(f, "for epoch {epoch} the binding log has hash {}, the checkpoint {checkpoint}", hash(log))
@@ -173,14 +182,21 @@ impl fmt::Display for Doubt {
                 write!(f, "sink '{sink}' holds output of lineage {marker}, the data folder is of {folder}")
             }
             Doubt::SinkAheadOfLog { sink, marker, last, torn } => {
-                write!(f, "sink '{sink}' has output up to epoch {marker}, the binding log ends at epoch {last}{}", rotten(torn))
+                write!(
+                    f,
+                    "sink '{sink}' has output up to epoch {marker}, the binding log ends at epoch {last}{}",
+                    rotten(torn)
+                )
             }
             Doubt::SinkDiffersFromLog { sink, epoch, log, marker } => {
                 write!(f, "for epoch {epoch} sink '{sink}' has hash {marker}, the binding log {}", hash(log))
             }
             Doubt::SinkBehindCheckpoint { sink, marker, expected, checkpoint } => {
                 let has = marker.map_or("no output of this job".to_owned(), |m| format!("output up to epoch {m}"));
-                write!(f, "sink '{sink}' has {has}, the checkpoint of epoch {checkpoint} relies on its output of epoch {expected}")
+                write!(
+                    f,
+                    "sink '{sink}' has {has}, the checkpoint of epoch {checkpoint} relies on its output of epoch {expected}"
+                )
             }
             Doubt::OtherFingerprint { checkpoint, last } => {
                 let from = checkpoint.map_or("the beginning".to_owned(), |c| format!("epoch {c}"));
@@ -199,7 +215,9 @@ impl From<Doubt> for Error {
             Doubt::ForeignSink { .. } | Doubt::ForeignCheckpoint { .. } => {
                 "point the job at its own data folder and outputs, or start over with a new folder and new outputs"
             }
-            _ => "nothing was written; bring back the newest copy of the part that is behind, or start over with a new data folder and new outputs",
+            _ => {
+                "nothing was written; bring back the newest copy of the part that is behind, or start over with a new data folder and new outputs"
+            }
         };
         let text = doubt.to_string();
         match doubt {
@@ -268,12 +286,21 @@ mod tests {
             (|f| (f.log.last, f.log.torn) = (9, Some(("a.log".into(), 77))), "segment 'a.log' is broken from byte 77"),
             (|f| checkpoint(f).chain_in_log = None, "for epoch 10 the binding log has hash nothing"),
             (|f| checkpoint(f).chain_in_log = Some(chain(3)), "for epoch 10 the binding log has hash 0303"),
-            (|f| (f.checkpoint, f.log.first, f.log.is_whole) = (None, 5, false), "begins at epoch 5 and there is no intact"),
+            (
+                |f| (f.checkpoint, f.log.first, f.log.is_whole) = (None, 5, false),
+                "begins at epoch 5 and there is no intact",
+            ),
             (|f| f.sinks[0].marker.as_mut().expect("has").lineage = Lineage(1), "sink 's' holds output of lineage"),
-            (|f| f.sinks[0].marker = Some(marker(21)), "sink 's' has output up to epoch 21, the binding log ends at epoch 20"),
+            (
+                |f| f.sinks[0].marker = Some(marker(21)),
+                "sink 's' has output up to epoch 21, the binding log ends at epoch 20",
+            ),
             (|f| f.sinks[0].chain_in_log = Some(chain(2)), "for epoch 15 sink 's' has hash 0f0f"),
             (|f| f.sinks[0].marker = None, "sink 's' has no output of this job"),
-            (|f| (f.sinks[0].marker, f.sinks[0].chain_in_log) = (Some(marker(7)), Some(chain(7))), "output up to epoch 7, the checkpoint of epoch 10 relies on its output of epoch 8"),
+            (
+                |f| (f.sinks[0].marker, f.sinks[0].chain_in_log) = (Some(marker(7)), Some(chain(7))),
+                "output up to epoch 7, the checkpoint of epoch 10 relies on its output of epoch 8",
+            ),
             (|f| f.fingerprint = "g".into(), "code or parameters changed while epochs up to 20"),
         ];
         for (spoil, message) in cases {

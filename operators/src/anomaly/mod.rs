@@ -6,9 +6,9 @@
 pub mod brute_force;
 pub mod burst;
 pub mod credential_stuffing;
+pub mod deliver;
 pub mod detector;
 pub mod finding;
-pub mod deliver;
 pub mod impossible_travel;
 pub mod keyed;
 pub mod login;

@@ -23,7 +23,8 @@ pub fn enrich<'s>(
     events: StreamVec<'s, Epoch, Stamped<LoginEvent>>,
 ) -> Result<StreamVec<'s, Epoch, Stamped<Login>>> {
     let read = |(from, bytes): (Epoch, Arc<[u8]>)| IpTable::parse(&bytes).map(|table| (from, table));
-    let versions: Vec<(Epoch, IpTable)> = job.plan().lookup_versions(table)?.into_iter().map(read).collect::<Result<_>>()?;
+    let versions: Vec<(Epoch, IpTable)> =
+        job.plan().lookup_versions(table)?.into_iter().map(read).collect::<Result<_>>()?;
     Ok(events.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, "Enrich", move |_, _| {
         move |input, output| {
             input.for_each(|stamp, batch| {

@@ -9,5 +9,5 @@ mod prefix;
 mod ranges;
 
 pub use address::parse_address;
-pub use lookup::enrich;
 pub use ip_table::{BadRow, IpTable, Place};
+pub use lookup::enrich;

@@ -51,6 +51,8 @@ pub struct KeyState<R: Rules> {
     said: Vec<R::Finding>,
     expires: Micros,
     weight: usize,
+    /// Whether `said` has gone out (eager emission), or waits for the release (final).
+    is_public: bool,
     /// (n, the history after the first n pending events), ascending in n; the last may be at the end.
     rungs: Vec<(usize, R::History)>,
 }
@@ -74,6 +76,7 @@ impl<R: Rules> Default for KeyState<R> {
             said: Vec::new(),
             expires: Micros(i64::MIN),
             weight: size_of::<Self>(),
+            is_public: false,
             rungs: Vec::new(),
         }
     }
@@ -133,7 +136,12 @@ impl<R: Rules> KeyState<R> {
     }
 
     /// Makes the pending events below the watermark final, handing each to `released` with what is found for it.
-    pub fn release(&mut self, rules: &R, watermark: Option<Micros>, mut released: impl FnMut(Stamped<R::Event>, &[R::Finding])) {
+    pub fn release(
+        &mut self,
+        rules: &R,
+        watermark: Option<Micros>,
+        mut released: impl FnMut(Stamped<R::Event>, &[R::Finding]),
+    ) {
         let Some(watermark) = watermark else { return };
         let count = self.pending.partition_point(|e| e.time < watermark);
         if count == 0 {
@@ -159,8 +167,14 @@ impl<R: Rules> KeyState<R> {
         self.history = history;
     }
 
-    /// Brings the derived numbers up to date, after all changes of an epoch.
-    pub fn seal(&mut self, rules: &R) {
+    /// Whether what was said of the pending events has gone out.
+    pub fn is_public(&self) -> bool {
+        self.is_public
+    }
+
+    /// Brings the derived numbers up to date, after all changes of an epoch. `is_public`: what was judged has gone out.
+    pub fn seal(&mut self, rules: &R, is_public: bool) {
+        self.is_public = is_public;
         let tail = self.history_after(rules, self.pending.len());
         let last = self.pending.last().map_or(Micros(i64::MIN), |e| e.time);
         self.expires = rules.expires(&tail).max(last);
@@ -200,6 +214,7 @@ struct Stored<R: Rules> {
     said: Vec<R::Finding>,
     expires: Micros,
     weight: u64,
+    is_public: bool,
 }
 
 impl<R: Rules> StateValue for KeyState<R> {
@@ -207,16 +222,17 @@ impl<R: Rules> StateValue for KeyState<R> {
 
     fn encode(&self, out: &mut Vec<u8>) {
         let said = if is_planted(Bug::SaidNotInState) { &[] } else { &self.said[..] };
-        let stored = (&self.history, &self.pending, said, self.expires, self.weight as u64);
-        let bytes = postcard::to_extend(&stored, std::mem::take(out)).expect("state values have no unsized or untagged parts");
+        let stored = (&self.history, &self.pending, said, self.expires, self.weight as u64, self.is_public);
+        let bytes =
+            postcard::to_extend(&stored, std::mem::take(out)).expect("state values have no unsized or untagged parts");
         *out = bytes;
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {
         let stored: Stored<R> =
             postcard::from_bytes(bytes).map_err(|cause| Error::doubt("reading the state of a key").because(cause))?;
-        let Stored { history, pending, said, expires, weight } = stored;
-        Ok(KeyState { history, pending, said, expires, weight: weight as usize, rungs: Vec::new() })
+        let Stored { history, pending, said, expires, weight, is_public } = stored;
+        Ok(KeyState { history, pending, said, expires, weight: weight as usize, is_public, rungs: Vec::new() })
     }
 
     fn expires(&self) -> Micros {

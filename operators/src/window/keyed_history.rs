@@ -12,11 +12,15 @@
 //! and go out with their findings in the epoch whose watermark releases them (`Final`). Events below the watermark become final in
 //! either case. Pending events are part of the key's state: beyond the cache's bound they lie in the backend.
 //!
-//! It holds no timers: `due` names keys that have something to release, and is rebuilt from the state on a restart.
+//! A program that changed (another fingerprint, from a clean stop) judges every pending event again in its first epoch and says the
+//! difference to what the old one said.
+//!
+//! It holds no timers: `due` names keys that have something to release. `Final` rebuilds it from the state on a restart; `Eager` has
+//! nothing to say at a release, and makes what is left from before final when the key is next touched.
 
 use super::key_state::{Inserted, KeyState, Rules};
 use dataflow_core::planted::{Bug, is_planted};
-use dataflow_core::{Epoch, Micros, Result, Shard, Stamped, stable_hash};
+use dataflow_core::{Epoch, Error, Micros, Result, Shard, Stamped, stable_hash};
 use dataflow_runtime::control::Control;
 use dataflow_runtime::facts::EpochFacts;
 use dataflow_runtime::job::{JobScope, Stateful};
@@ -130,6 +134,8 @@ struct Worker<R: Rules> {
     due: BTreeMap<Micros, Vec<Box<[u8]>>>,
     distinct: Vec<Stamped<R::Event>>,
     said: Vec<Said<R::Finding>>,
+    /// Keys whose pending events a changed program has yet to judge.
+    unjudged: Vec<Box<[u8]>>,
     /// Only with a planted bug: a cut that was put off.
     late_cut: Option<Epoch>,
 }
@@ -137,13 +143,36 @@ struct Worker<R: Rules> {
 impl<R: Rules> Worker<R> {
     fn open(mut state: Stateful<KeyState<R>>, rules: R, emit: Emit, control: Arc<Control>) -> Result<Worker<R>> {
         let mut due: BTreeMap<Micros, Vec<Box<[u8]>>> = BTreeMap::new();
-        state.table.scan(&mut |key, value: KeyState<R>| {
-            if let Some(first) = value.first_pending() {
-                due.entry(first).or_default().push(key.into());
-            }
-            Ok(())
-        })?;
-        Ok(Worker { state, rules, emit, control, due, distinct: Vec::new(), said: Vec::new(), late_cut: None })
+        let mut said_otherwise = 0;
+        if emit == Emit::Final || state.plan().is_changed {
+            state.table.scan(&mut |key, value: KeyState<R>| {
+                if let Some(first) = value.first_pending() {
+                    said_otherwise += u64::from(value.is_public() != (emit == Emit::Eager));
+                    due.entry(first).or_default().push(key.into());
+                }
+                Ok(())
+            })?;
+        }
+        if said_otherwise > 0 {
+            return Err(Error::user(format!("starting with emit = {emit:?}: {said_otherwise} keys have pending events under the other one"))
+                .hint("go on with the other one until the watermark has passed them (or the input has ended), stop cleanly, then change it"));
+        }
+        let mut unjudged: Vec<Box<[u8]>> = Vec::new();
+        if state.plan().is_changed {
+            unjudged.extend(due.values().flatten().cloned());
+            unjudged.sort_unstable();
+        }
+        Ok(Worker {
+            state,
+            rules,
+            emit,
+            control,
+            due,
+            distinct: Vec::new(),
+            said: Vec::new(),
+            unjudged,
+            late_cut: None,
+        })
     }
 
     fn epoch(&mut self, facts: &EpochFacts, events: Vec<Stamped<R::Event>>) -> Result<()> {
@@ -160,10 +189,13 @@ impl<R: Rules> Worker<R> {
         if let Some(watermark) = facts.watermark {
             let rest = self.due.split_off(&watermark);
             released = std::mem::replace(&mut self.due, rest).into_values().flatten().collect();
-            released.sort_unstable();
-            released.dedup();
         }
-        let mut keys: Vec<&[u8]> = keyed.iter().map(|(key, _)| &**key).chain(released.iter().map(|key| &**key)).collect();
+        let unjudged = std::mem::take(&mut self.unjudged);
+        released.extend(unjudged.iter().cloned());
+        released.sort_unstable();
+        released.dedup();
+        let mut keys: Vec<&[u8]> =
+            keyed.iter().map(|(key, _)| &**key).chain(released.iter().map(|key| &**key)).collect();
         keys.sort_unstable();
         keys.dedup();
         self.state.table.load(&keys)?;
@@ -175,9 +207,11 @@ impl<R: Rules> Worker<R> {
                 (None, Some(b)) => b.clone(),
                 (None, None) => break,
             };
-            let new: Vec<_> = std::iter::from_fn(|| keyed.next_if(|(key, _)| *key == next)).map(|(_, event)| event).collect();
+            let new: Vec<_> =
+                std::iter::from_fn(|| keyed.next_if(|(key, _)| *key == next)).map(|(_, event)| event).collect();
             released.next_if(|key| *key == next);
-            self.key(facts, next, new);
+            let again = unjudged.binary_search(&next).is_ok();
+            self.key(facts, next, new, again);
         }
         self.count();
         self.state.table.end_epoch(facts.watermark)?;
@@ -207,10 +241,13 @@ impl<R: Rules> Worker<R> {
     }
 
     /// One key's share of an epoch.
-    fn key(&mut self, facts: &EpochFacts, key: Box<[u8]>, new: Vec<Stamped<R::Event>>) {
+    fn key(&mut self, facts: &EpochFacts, key: Box<[u8]>, new: Vec<Stamped<R::Event>>, again: bool) {
         let value = self.state.table.get_mut(&key);
         let newest = new.last().map(|e| e.time);
-        let (mut first, mut duplicates) = (usize::MAX, 0);
+        let (mut first, mut duplicates) = (if again { 0 } else { usize::MAX }, 0);
+        if again {
+            value.change_from(0);
+        }
         for event in new {
             let distinct = (self.emit == Emit::Eager).then(|| event.clone());
             let (inserted, at) = value.insert(&self.rules, event);
@@ -245,7 +282,7 @@ impl<R: Rules> Worker<R> {
                 });
             }
         }
-        value.seal(&self.rules);
+        value.seal(&self.rules, self.emit == Emit::Eager);
         self.control.status.duplicates.add(duplicates);
         // Eager says nothing at a release: one visit after the newest event is enough to make the pending ones final.
         let visit = match self.emit {

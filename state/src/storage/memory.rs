@@ -28,8 +28,8 @@ struct Tree {
     durable: BTreeMap<String, Inode>,
     /// Operations on entries that no `sync_dir` has covered yet, in order.
     pending: Vec<Vec<EntryChange>>,
-    /// Crashes so far.
-    crashes: u64,
+    /// Ends of a process so far.
+    deaths: u64,
 }
 
 /// `path` now names this file, or nothing.
@@ -53,8 +53,8 @@ impl MemoryStorage {
     /// the same outcome.
     pub fn crash(&self, rng: &mut dyn FnMut(u64) -> u64) {
         let mut tree = self.tree();
-        let Tree { files, folders, live, durable, pending, crashes } = &mut *tree;
-        *crashes += 1;
+        let Tree { files, folders, live, durable, pending, deaths } = &mut *tree;
+        *deaths += 1;
         for operation in pending.drain(..) {
             if rng(2) == 1 {
                 operation.into_iter().for_each(|(path, inode)| set(durable, path, inode));
@@ -71,6 +71,12 @@ impl MemoryStorage {
             // The removal of a whole folder may have been lost, so its entries bring it back.
             path.match_indices('/').for_each(|(at, _)| _ = folders.insert(path[..at].to_owned()));
         }
+    }
+
+    /// The process dies and the machine lives on: nothing is lost, nothing becomes durable, and its file handles refuse
+    /// everything from now on.
+    pub fn kill(&self) {
+        self.tree().deaths += 1;
     }
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
@@ -112,14 +118,14 @@ struct MemoryFile {
     storage: MemoryStorage,
     inode: Inode,
     path: String,
-    crashes: u64,
+    deaths: u64,
 }
 
 impl MemoryFile {
     fn with<T>(&self, what: &str, act: impl FnOnce(&mut File) -> T) -> Result<T> {
         let mut tree = self.storage.tree();
-        if tree.crashes != self.crashes {
-            return Err(Error::outside(format!("cannot {what} '{}': it was opened before the crash", self.path)));
+        if tree.deaths != self.deaths {
+            return Err(Error::outside(format!("cannot {what} '{}': its process is dead", self.path)));
         }
         Ok(act(&mut tree.files[self.inode]))
     }
@@ -146,8 +152,8 @@ impl Storage for MemoryStorage {
             Some(inode) => *inode,
             None => tree.create("open", path, File::default())?,
         };
-        let crashes = tree.crashes;
-        Ok(Box::new(MemoryFile { storage: self.clone(), inode, path: path.to_owned(), crashes }))
+        let deaths = tree.deaths;
+        Ok(Box::new(MemoryFile { storage: self.clone(), inode, path: path.to_owned(), deaths }))
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>> {
@@ -362,5 +368,13 @@ mod tests {
         storage.crash(&mut worst);
         assert!(file.write(b"x").is_err() && file.sync().is_err());
         assert_eq!(storage.read("a").unwrap(), b"");
+
+        let mut file = storage.append("a").unwrap();
+        file.write(b"x").unwrap();
+        storage.kill();
+        assert!(file.write(b"y").is_err() && file.sync().is_err());
+        assert_eq!(storage.read("a").unwrap(), b"x", "the page cache outlives a process");
+        storage.crash(&mut worst);
+        assert_eq!(storage.read("a").unwrap(), b"", "and not the machine");
     }
 }

@@ -17,7 +17,8 @@ pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()>
     let environment = threads::environment();
     // Everything is built, nothing opened: a connector that would write gets a storage that is thrown away.
     let scratch: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-    let wired = wiring::wire(job, &profile, &environment, &scratch, &data, &Options { workers: None, until_end: false })?;
+    let wired =
+        wiring::wire(job, &profile, &environment, &scratch, &data, &Options { workers: None, until_end: false })?;
     let mut said = json!({
         "job": job.name,
         "profile": profile.name,
@@ -39,10 +40,16 @@ pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()>
         if let Some(manifest) = &manifest {
             let names: Vec<&str> = wired.setup.sources.iter().map(|s| s.name()).collect();
             if manifest.sources != names {
-                return Err(Error::user(format!("checking job '{}': its state was made from sources {:?}, the profile wires {names:?}", job.name, manifest.sources))
-                    .hint("wire the same sources, or start over with another --data folder"));
+                return Err(Error::user(format!(
+                    "checking job '{}': its state was made from sources {:?}, the profile wires {names:?}",
+                    job.name, manifest.sources
+                ))
+                .hint("wire the same sources, or start over with another --data folder"));
             }
-            if manifest.fingerprint != wired.setup.fingerprint && !scan.rows.is_empty() && !wired.setup.settings.replay_with_new_code {
+            if manifest.fingerprint != wired.setup.fingerprint
+                && !scan.rows.is_empty()
+                && !wired.setup.settings.replay_with_new_code
+            {
                 return Err(Error::user(format!("checking job '{}': its code or parameters changed, and {} epochs are bound after its last checkpoint", job.name, scan.rows.len()))
                     .hint("stop the old program cleanly first, or start with '--set runtime.replay_with_new_code=true'"));
             }
@@ -50,7 +57,11 @@ pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()>
     }
     match output {
         Output::Json => println!("{said}"),
-        Output::Text if is_new => println!("'{}' is sound; it would start afresh in '{}'", job.name, said["data"].as_str().unwrap_or_default()),
+        Output::Text if is_new => println!(
+            "'{}' is sound; it would start afresh in '{}'",
+            job.name,
+            said["data"].as_str().unwrap_or_default()
+        ),
         Output::Text => println!(
             "'{}' is sound; it would restore epoch {} and replay {} epochs",
             job.name, said["restores_epoch"], said["replays_epochs"]

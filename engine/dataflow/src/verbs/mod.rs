@@ -1,6 +1,7 @@
 //! One file a verb; this one finds the profile and the data folder that each works on.
 
 mod bindings;
+mod caught;
 mod check;
 mod checkpoints;
 mod run;

@@ -52,6 +52,11 @@ pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Resu
     write_status(&plan, &data.join(STATUS));
     Terminal::new(output).end(&plan);
     ran?;
+    for traffic in wired.generated.iter().filter(|_| output == Output::Text) {
+        if let Some(line) = super::caught::line(traffic, &profile, &storage)? {
+            eprintln!("{line}");
+        }
+    }
     if let Some(out) = profile.var("output") {
         export(&profile, &storage, Path::new(&out))?;
     }
@@ -77,7 +82,8 @@ fn stop_on_signals(plan: &Arc<Plan>) -> Result<()> {
     let seen = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
         let (plan, seen) = (plan.clone(), seen.clone());
-        let waker = plan.environment.spawner.spawn("signals", Box::new(OnSignal { plan: plan.clone(), seen: seen.clone() }));
+        let waker =
+            plan.environment.spawner.spawn("signals", Box::new(OnSignal { plan: plan.clone(), seen: seen.clone() }));
         // The handler only counts and unparks, both of which are safe in a signal.
         let handler = move || {
             if seen.fetch_add(1, Ordering::SeqCst) > 0 {

@@ -28,10 +28,12 @@ pub(super) fn tail(job: &JobFile, args: &TailArgs) -> Result<()> {
         topics.extend(own.into_iter().filter(|_| is_local));
     }
     let place = format!("no local log of profile '{}' takes it: it", profile.name);
-    let sink = sink.ok_or_else(|| crate::profile::unknown("topic", &args.topic, topics.iter().map(String::as_str), &place))?;
+    let sink =
+        sink.ok_or_else(|| crate::profile::unknown("topic", &args.topic, topics.iter().map(String::as_str), &place))?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone()).map_err(|cause| Error::us("listening for signals").because(cause))?;
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|cause| Error::us("listening for signals").because(cause))?;
     }
     let mut tail = Tail::new(storage, &format!("{LOGS}/{sink}"), &args.topic, None);
     let mut out = BufWriter::new(std::io::stdout().lock());

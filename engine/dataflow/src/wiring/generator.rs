@@ -10,7 +10,7 @@ use toml::{Table, Value};
 /// Where the beginning of a generator's time line is kept, in the data folder.
 const STARTS: &str = "generators";
 
-struct Logins(Traffic);
+struct Logins(Arc<Traffic>);
 
 impl Generator for Logins {
     fn partitions(&self) -> u32 {
@@ -37,16 +37,23 @@ impl Generator for Logins {
 }
 
 /// The time line begins when the job first starts; that instant is kept, so that a replay makes the same records.
-pub(super) fn build(name: &str, mut table: Table, environment: &Environment, storage: &Arc<dyn Storage>) -> Result<Arc<dyn Source>> {
+pub(super) fn build(
+    name: &str,
+    mut table: Table,
+    environment: &Environment,
+    storage: &Arc<dyn Storage>,
+) -> Result<(Arc<dyn Source>, Arc<Traffic>)> {
     let paced = table.remove("paced").and_then(|v| v.as_bool()).unwrap_or(true);
     let mut settings: Settings = Value::Table(table)
         .try_into()
         .map_err(|cause: toml::de::Error| Error::user(format!("reading source '{name}': {}", cause.message())))?;
     settings.start = start_of(name, environment, &**storage)?;
     let start = settings.start;
-    let source = GeneratorSource::new(name, Arc::new(Logins(Traffic::new(settings)?)));
+    let traffic = Arc::new(Traffic::new(settings)?);
+    let source = GeneratorSource::new(name, Arc::new(Logins(traffic.clone())));
     let pace = Pace { clock: environment.clock.clone(), spawner: environment.spawner.clone(), start };
-    Ok(Arc::new(if paced { source.paced(pace) } else { source }))
+    let source: Arc<dyn Source> = Arc::new(if paced { source.paced(pace) } else { source });
+    Ok((source, traffic))
 }
 
 fn start_of(name: &str, environment: &Environment, storage: &dyn Storage) -> Result<Micros> {

@@ -12,12 +12,14 @@ use crate::job::{JobFile, JobWiring};
 use crate::profile::Profile;
 use dataflow_connectors::sink::kafka::KafkaSinkCounters;
 use dataflow_core::{Environment, Error, Result, Storage};
+use dataflow_loadgen::logins::Traffic;
 use dataflow_runtime::plan::{JobSetup, TableContent};
 use dataflow_runtime::{Plan, RuntimeSettings};
 use dataflow_state::backend::{BackendKind, RocksMemory, RocksMemorySettings, RocksSettings};
 use dataflow_state::binding_log::export::parse_recorded;
 use dataflow_state::table::TableSettings;
 use serde::{Deserialize, Serialize};
+use sources::Sources;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +49,8 @@ pub(crate) struct Wired {
     pub(crate) job: JobWiring,
     /// Counters of the Kafka sinks.
     pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
+    /// The made-up traffic of generator sources, for its labels.
+    pub(crate) generated: Vec<Arc<Traffic>>,
 }
 
 /// What the command line adds.
@@ -69,11 +73,13 @@ pub(crate) fn wire(
         None => profile.value("workers")?.unwrap_or(1),
     };
     if workers == 0 || workers > usize::from(dataflow_core::SHARDS) {
-        return Err(Error::user(format!("running with {workers} workers")).hint(format!("use 1 to {}", dataflow_core::SHARDS)));
+        return Err(
+            Error::user(format!("running with {workers} workers")).hint(format!("use 1 to {}", dataflow_core::SHARDS))
+        );
     }
     let settings: RuntimeSettings = profile.section(&["runtime"], &[])?;
     let state: StateSettings = profile.section(&["state"], &[])?;
-    let (sources, decoders) = sources::build(profile, environment, storage, options.until_end)?;
+    let Sources { sources, decoders, generated } = sources::build(profile, environment, storage, options.until_end)?;
     let sinks = sinks::build(profile, storage)?;
     let params = profile.table(&["params"])?;
     Ok(Wired {
@@ -94,6 +100,7 @@ pub(crate) fn wire(
         },
         job: JobWiring { params, topics: sinks.topics, decoders: Arc::new(decoders) },
         kafka: sinks.kafka,
+        generated,
     })
 }
 
@@ -121,9 +128,14 @@ fn lookups(profile: &Profile) -> Result<Vec<TableContent>> {
         let table = profile.table(&["tables", &name])?;
         let bytes = match (table.get("file").and_then(|v| v.as_str()), table.get("generate")) {
             (Some(""), Some(_)) | (None, Some(_)) => dataflow_loadgen::geography::csv().into_bytes(),
-            (Some(file), _) => std::fs::read(profile.path(file))
-                .map_err(|cause| Error::user(format!("reading table '{name}' from '{file}'")).because(cause).hint("name another with --set geo=FILE"))?,
-            (None, None) => return Err(Error::user(format!("table '{name}' of profile '{}' has no 'file'", profile.name))),
+            (Some(file), _) => std::fs::read(profile.path(file)).map_err(|cause| {
+                Error::user(format!("reading table '{name}' from '{file}'"))
+                    .because(cause)
+                    .hint("name another with --set geo=FILE")
+            })?,
+            (None, None) => {
+                return Err(Error::user(format!("table '{name}' of profile '{}' has no 'file'", profile.name)));
+            }
         };
         let mut hash = [0; 16];
         hash.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
@@ -138,7 +150,8 @@ fn recorded(profile: &Profile) -> Result<Option<Vec<dataflow_state::binding_log:
         None | Some("own") => Ok(None),
         Some(kind) => {
             let input = profile.var("input").unwrap_or_default();
-            let file = if kind == "recorded" { PathBuf::from(input).join("bindings.ndjson") } else { PathBuf::from(kind) };
+            let file =
+                if kind == "recorded" { PathBuf::from(input).join("bindings.ndjson") } else { PathBuf::from(kind) };
             let shown = file.display();
             let text = std::fs::read_to_string(&file).map_err(|cause| {
                 Error::user(format!("reading the bindings file '{shown}'"))

@@ -37,9 +37,10 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>) -> Result<Sin
             }
             "kafka" => {
                 resolve_secrets(&mut table)?;
-                let settings: KafkaSinkSettings = toml::Value::Table(table)
-                    .try_into()
-                    .map_err(|cause: toml::de::Error| Error::user(format!("reading sink '{name}': {}", cause.message())))?;
+                let settings: KafkaSinkSettings =
+                    toml::Value::Table(table).try_into().map_err(|cause: toml::de::Error| {
+                        Error::user(format!("reading sink '{name}': {}", cause.message()))
+                    })?;
                 let sink = KafkaSink::new(&name, settings, topics)?;
                 built.kafka.push(sink.counters());
                 built.sinks.push(Box::new(sink));
@@ -68,11 +69,14 @@ pub(crate) fn resolve_secrets(table: &mut toml::Table) -> Result<()> {
         let Some(text) = value.as_str() else { continue };
         let resolved = if let Some(name) = text.strip_prefix("env:") {
             std::env::var(name).map_err(|_| {
-                Error::user(format!("client property '{key}' refers to the environment variable '{name}', which is not set"))
+                Error::user(format!(
+                    "client property '{key}' refers to the environment variable '{name}', which is not set"
+                ))
             })?
         } else if let Some(path) = text.strip_prefix("file:") {
-            let secret = std::fs::read_to_string(path)
-                .map_err(|cause| Error::user(format!("client property '{key}' refers to the file '{path}'")).because(cause))?;
+            let secret = std::fs::read_to_string(path).map_err(|cause| {
+                Error::user(format!("client property '{key}' refers to the file '{path}'")).because(cause)
+            })?;
             secret.trim_end_matches('\n').to_owned()
         } else {
             continue;

@@ -11,6 +11,7 @@ use dataflow_connectors::kafka_settings::KafkaSourceSettings;
 use dataflow_connectors::source::kafka::KafkaSource;
 use dataflow_connectors::source::ndjson::NdjsonSource;
 use dataflow_core::{Decode, Environment, Error, Result, Source, SourceId, Storage, Waker};
+use dataflow_loadgen::logins::Traffic;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,13 +39,22 @@ impl Decoders {
     }
 }
 
-pub(crate) fn build(
+/// The sources of a profile, in the order of their names.
+pub(super) struct Sources {
+    pub(super) sources: Vec<Arc<dyn Source>>,
+    pub(super) decoders: Decoders,
+    /// The made-up traffic of generators.
+    pub(super) generated: Vec<Arc<Traffic>>,
+}
+
+pub(super) fn build(
     profile: &Profile,
     environment: &Environment,
     storage: &Arc<dyn Storage>,
     until_end: bool,
-) -> Result<(Vec<Arc<dyn Source>>, Decoders)> {
+) -> Result<Sources> {
     let (mut sources, mut decoders): (Vec<Arc<dyn Source>>, _) = (Vec::new(), BTreeMap::new());
+    let mut generated = Vec::new();
     for (rank, name) in profile.names("sources").into_iter().enumerate() {
         let mut table = profile.table(&["sources", &name])?;
         let place = format!("source '{name}' of profile '{}'", profile.name);
@@ -53,7 +63,11 @@ pub(crate) fn build(
         let registry = table.remove("registry");
         let source: Arc<dyn Source> = match connector.as_str() {
             "ndjson" => ndjson(&name, &mut table, environment, until_end, &place)?,
-            "generator" => generator::build(&name, table, environment, storage)?,
+            "generator" => {
+                let (source, traffic) = generator::build(&name, table, environment, storage)?;
+                generated.push(traffic);
+                source
+            }
             "kafka" => {
                 resolve_secrets(&mut table)?;
                 table.entry("topic").or_insert_with(|| Value::String(name.clone()));
@@ -62,27 +76,53 @@ pub(crate) fn build(
                     .map_err(|cause: toml::de::Error| Error::user(format!("reading {place}: {}", cause.message())))?;
                 Arc::new(KafkaSource::new(settings)?)
             }
-            other => return Err(crate::profile::unknown("connector", other, ["ndjson", "generator", "kafka"].into_iter(), &place)),
+            other => {
+                return Err(crate::profile::unknown(
+                    "connector",
+                    other,
+                    ["ndjson", "generator", "kafka"].into_iter(),
+                    &place,
+                ));
+            }
         };
         let format = match format.as_str() {
             "avro" => {
-                let registry: Option<RegistrySettings> = registry
-                    .map(Value::try_into)
-                    .transpose()
-                    .map_err(|cause: toml::de::Error| Error::user(format!("reading 'registry' of {place}: {}", cause.message())))?;
-                Format::Avro(Schemas::start(SourceId(rank as u16), &name, storage.clone(), registry.as_ref(), environment))
+                let registry: Option<RegistrySettings> =
+                    registry.map(Value::try_into).transpose().map_err(|cause: toml::de::Error| {
+                        Error::user(format!("reading 'registry' of {place}: {}", cause.message()))
+                    })?;
+                Format::Avro(Schemas::start(
+                    SourceId(rank as u16),
+                    &name,
+                    storage.clone(),
+                    registry.as_ref(),
+                    environment,
+                ))
             }
             "json" => Format::Json,
             "case-lines" => Format::CaseLines,
-            other => return Err(crate::profile::unknown("format", other, ["avro", "json", "case-lines"].into_iter(), &place)),
+            other => {
+                return Err(crate::profile::unknown(
+                    "format",
+                    other,
+                    ["avro", "json", "case-lines"].into_iter(),
+                    &place,
+                ));
+            }
         };
         decoders.insert(name, format);
         sources.push(if until_end { Arc::new(UntilEnd(source)) } else { source });
     }
-    Ok((sources, Decoders(decoders)))
+    Ok(Sources { sources, decoders: Decoders(decoders), generated })
 }
 
-fn ndjson(name: &str, table: &mut Table, environment: &Environment, until_end: bool, place: &str) -> Result<Arc<dyn Source>> {
+fn ndjson(
+    name: &str,
+    table: &mut Table,
+    environment: &Environment,
+    until_end: bool,
+    place: &str,
+) -> Result<Arc<dyn Source>> {
     let path = take_text(table, "path").ok_or_else(|| Error::user(format!("{place} has no 'path'")))?;
     let partitions = table.remove("partitions").and_then(|v| v.as_integer());
     crate::profile::refuse_unknown(table.keys(), ["path", "partitions"].into_iter(), place)?;

@@ -1,0 +1,141 @@
+//! The checkpoint writer: a task that stores cuts, writes manifests, and removes what nothing needs any more.
+//!
+//! One manifest at a time, in the order of their epochs; parts first, the manifest last, collection after it. What a complete
+//! checkpoint allows (older bindings may go, local copies of cuts may go, offsets may be told to lag tools) is said from here.
+
+use crate::control::Control;
+use crate::link::Link;
+use crate::plan::SinkConnection;
+use dataflow_core::{BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Result, TaskState};
+use dataflow_state::backend::Cut;
+use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+/// Checkpoints being written.
+const OPEN_CHECKPOINTS_MAX: usize = 64;
+
+/// The epoch below which the binding log may be trimmed, for its task to pick up.
+pub(crate) type Trim = Arc<Mutex<Option<Epoch>>>;
+
+/// A cut on its way to the checkpoint writer.
+pub struct PartCut {
+    /// The operator.
+    pub operator: String,
+    /// The worker.
+    pub worker: usize,
+    /// Version of its values.
+    pub version: u16,
+    /// The files.
+    pub cut: Cut,
+}
+
+/// Everything a manifest says, and the cuts to store.
+pub struct CheckpointRequest {
+    pub(crate) epoch: Epoch,
+    pub(crate) chain: ChainHash,
+    pub(crate) state: BindingState,
+    pub(crate) clean: bool,
+    pub(crate) parts: Vec<PartCut>,
+    pub(crate) sinks: BTreeMap<String, SinkPosition>,
+}
+
+/// What complete checkpoints allow others to do.
+#[derive(Default)]
+pub(crate) struct Completed {
+    /// Offsets of the newest one.
+    pub(crate) offsets: BTreeMap<Partition, u64>,
+    /// Cuts whose local copies may go, by operator and worker.
+    pub(crate) released: BTreeMap<(String, usize), Vec<Epoch>>,
+}
+
+/// The checkpoint writer: stores the cuts, writes the manifest, removes what nothing needs.
+pub(crate) struct Writer {
+    pub(crate) job: String,
+    pub(crate) fingerprint: String,
+    pub(crate) lineage: Lineage,
+    pub(crate) generation: Generation,
+    pub(crate) sources: Vec<String>,
+    pub(crate) workers: usize,
+    pub(crate) store: Arc<CheckpointStore>,
+    pub(crate) environment: Environment,
+    pub(crate) control: Arc<Control>,
+    pub(crate) completed: Arc<Mutex<Completed>>,
+    pub(crate) trim: Trim,
+    pub(crate) sinks: BTreeMap<String, Arc<SinkConnection>>,
+    /// The files of the checkpoint before.
+    pub(crate) files: BTreeSet<(String, u64)>,
+}
+
+impl Writer {
+    /// Starts the task.
+    pub(crate) fn spawn(mut self) -> Link<CheckpointRequest, Result<Epoch>> {
+        let spawner = self.environment.spawner.clone();
+        Link::spawn(&*spawner, "checkpoints", OPEN_CHECKPOINTS_MAX, move |requests: Vec<CheckpointRequest>, replies| {
+            for request in requests {
+                let epoch = request.epoch;
+                match self.write(request) {
+                    Ok(()) => replies.send(Ok(epoch)),
+                    Err(error) => {
+                        replies.send(Err(error));
+                        return TaskState::Done;
+                    }
+                }
+            }
+            TaskState::Waiting
+        })
+    }
+
+    fn write(&mut self, request: CheckpointRequest) -> Result<()> {
+        let mut parts = Vec::new();
+        for part in &request.parts {
+            parts.push(self.store.store_part(
+                &part.operator,
+                part.worker,
+                self.generation.number,
+                part.version,
+                &part.cut,
+            )?);
+        }
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            job: self.job.clone(),
+            fingerprint: self.fingerprint.clone(),
+            lineage: self.lineage,
+            generation: self.generation,
+            epoch: request.epoch,
+            chain: request.chain,
+            clock: request.state.clock,
+            state: request.state,
+            sources: self.sources.clone(),
+            workers: self.workers,
+            parts,
+            sinks: request.sinks,
+            clean: request.clean,
+        };
+        self.store.complete(&manifest)?;
+        let status = &self.control.status;
+        status.checkpoint_bytes.set(bytes_added(&manifest, &mut self.files));
+        status.checkpoints.add(1);
+        self.store.collect(&[], self.generation.number)?;
+        // The log is kept from the oldest checkpoint on that could still be restored.
+        let oldest = self.store.list()?.iter().map(|m| m.epoch).min();
+        *self.trim.lock().expect("no holder panics") = oldest;
+        self.sinks.values().for_each(|sink| sink.forget_outputs_before(manifest.epoch));
+        let mut completed = self.completed.lock().expect("no holder panics");
+        completed.offsets = manifest.state.partitions.iter().map(|(p, state)| (*p, state.end)).collect();
+        for part in &request.parts {
+            completed.released.entry((part.operator.clone(), part.worker)).or_default().push(manifest.epoch);
+        }
+        status.epoch_checkpointed.set(manifest.epoch);
+        Ok(())
+    }
+}
+
+/// Bytes of the files that the checkpoint before did not have.
+fn bytes_added(manifest: &Manifest, known: &mut BTreeSet<(String, u64)>) -> u64 {
+    let files: BTreeMap<_, _> = manifest.files().map(|f| ((f.hash.clone(), f.generation), f.bytes)).collect();
+    let added = files.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, bytes)| bytes).sum();
+    *known = files.into_keys().collect();
+    added
+}

@@ -1,0 +1,171 @@
+//! The check of a run: what consumers see is, row for row and in order, what the oracle makes of the exported bindings.
+//!
+//! Nothing here comes from the job's own accounts but the bindings, and the oracle computes their watermarks again. Along the way a
+//! consumer of the local log looks at it at the end of each life: what it saw committed must still be there after the crash.
+
+use crate::broker::{Item, SimBroker};
+use crate::graph::TOPICS;
+use crate::report::Report;
+use crate::scenario::{OUT, Scenario, SinkPlan};
+use crate::source::SOURCE;
+use crate::storage::Graveyard;
+use crate::trace::Trace;
+use crate::traffic::{GEOGRAPHY, Traffic};
+use dataflow_connectors::sink::local_log::committed_lines;
+use dataflow_core::{Epoch, Storage, stable_hash};
+use dataflow_operators::window::keyed_history::Emit;
+use dataflow_oracle::{BindingRow, Case, Emission, Row, canonical, compare, coverage, parse_bindings};
+use dataflow_runtime::plan::BINDINGS;
+use dataflow_state::binding_log::{self, export};
+use dataflow_state::storage::MemoryStorage;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+/// Committed rows by topic.
+pub(crate) type Delivered = BTreeMap<&'static str, Vec<Vec<u8>>>;
+
+/// What a run came to, when it is right.
+pub(crate) struct Verdict {
+    epochs: u64,
+    delivered: Delivered,
+}
+
+impl Verdict {
+    /// Puts it into trace and report.
+    pub(crate) fn note(&self, trace: &Trace, report: &mut Report) {
+        report.epochs = self.epochs;
+        for (topic, rows) in &self.delivered {
+            rows.iter().for_each(|row| trace.note("row", topic, stable_hash(row)));
+            report.rows += rows.len() as u64;
+        }
+        report.anomalies = self.delivered[TOPICS[1]].len() as u64;
+    }
+}
+
+/// Whether the run is right.
+///
+/// # Errors
+/// With what differs.
+pub(crate) fn check(
+    scenario: &Scenario,
+    traffic: &Traffic,
+    disk: &MemoryStorage,
+    graveyard: &Graveyard,
+    brokers: &BTreeMap<&'static str, Arc<SimBroker>>,
+) -> Result<Verdict, String> {
+    let bindings = bindings(disk, graveyard)?;
+    let case = Case { events: traffic.events.clone(), geo: GEOGRAPHY.to_owned() };
+    coverage(&case, &bindings)?;
+    let emission = match scenario.emit {
+        Emit::Eager => Emission::Eager,
+        Emit::Final => Emission::Final,
+    };
+    let expected = dataflow_oracle::run(&case, &bindings, emission)?;
+    let mut delivered = Delivered::new();
+    for sink in &scenario.sinks {
+        match brokers.get(sink.name) {
+            Some(broker) => delivered.extend(of_broker(sink, broker)?),
+            None => delivered.extend(of_local_log(sink, disk)?),
+        }
+    }
+    for (topic, rows) in expected.topics() {
+        let rows = ordered(topic, rows);
+        same(topic, &rows, &delivered[topic])?;
+    }
+    Ok(Verdict { epochs: bindings.len() as u64, delivered })
+}
+
+/// What is committed in a local log.
+pub(crate) fn of_local_log(sink: &SinkPlan, disk: &MemoryStorage) -> Result<Delivered, String> {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let lines = |topic: &usize| {
+        let lines = committed_lines(storage.clone(), OUT, TOPICS[*topic], None).map_err(|e| e.to_string())?;
+        let lines: Result<Vec<_>, _> = lines.collect();
+        Ok((TOPICS[*topic], lines.map_err(|e| format!("reading '{}' as a consumer: {e}", TOPICS[*topic]))?))
+    };
+    sink.topics.iter().map(lines).collect()
+}
+
+/// What is committed on a broker; each epoch at most once, in their order.
+fn of_broker(sink: &SinkPlan, broker: &SimBroker) -> Result<Delivered, String> {
+    let mut delivered: Delivered = sink.topics.iter().map(|topic| (TOPICS[*topic], Vec::new())).collect();
+    let (mut newest, mut marked): (Epoch, Epoch) = (0, 0);
+    for item in broker.committed() {
+        match item {
+            Item::Row(epoch, row) => {
+                if epoch < newest || epoch <= marked {
+                    return Err(format!("sink '{}' has epoch {epoch} after epoch {}", sink.name, newest.max(marked)));
+                }
+                newest = epoch;
+                let topic = TOPICS[sink.topics[usize::from(row.topic.0)]];
+                delivered.get_mut(topic).expect("made above").push(row.value);
+            }
+            Item::Marker(marker) if marker.epoch < newest => {
+                return Err(format!("the marker of sink '{}' names epoch {} behind {newest}", sink.name, marker.epoch));
+            }
+            Item::Marker(marker) => marked = marker.epoch,
+        }
+    }
+    Ok(delivered)
+}
+
+/// All bindings of the run: the log, and the segments that were trimmed from it.
+fn bindings(disk: &MemoryStorage, graveyard: &Graveyard) -> Result<Vec<BindingRow>, String> {
+    let text = |e: dataflow_core::Error| format!("exporting the bindings: {e}");
+    let whole = MemoryStorage::new();
+    whole.create_dir(BINDINGS).map_err(text)?;
+    let mut segments = graveyard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for name in disk.list(BINDINGS).map_err(text)? {
+        let path = format!("{BINDINGS}/{name}");
+        segments.insert(path.clone(), disk.read(&path).map_err(text)?);
+    }
+    for (path, bytes) in segments {
+        whole.append(&path).and_then(|mut file| file.write(&bytes)).map_err(text)?;
+    }
+    let rows = binding_log::rows(&whole, BINDINGS, 1, Epoch::MAX).map_err(text)?;
+    let mut out = Vec::new();
+    let base = rows.base().clone();
+    export::write_rows(base, rows, &[SOURCE.to_owned()], &mut out).map_err(text)?;
+    parse_bindings(&String::from_utf8(out).map_err(|e| e.to_string())?)
+}
+
+/// The oracle's rows in the order of delivery: late ones stand by their time within an epoch, where the oracle has them by offset.
+fn ordered(topic: &str, rows: &[Row]) -> Vec<Value> {
+    let mut rows: Vec<&Row> = rows.iter().collect();
+    if topic == TOPICS[2] {
+        let place = |row: &Row| {
+            let (time, at) = (row.value["timestamp"].as_str().map(str::to_owned), &row.value);
+            (row.epoch, time, at["partition"].as_u64(), at["offset"].as_u64())
+        };
+        rows.sort_by_key(|row| place(row));
+    }
+    rows.into_iter().map(|row| row.value.clone()).collect()
+}
+
+fn same(topic: &str, expected: &[Value], delivered: &[Vec<u8>]) -> Result<(), String> {
+    let parse = |row: &Vec<u8>| serde_json::from_slice(row).map_err(|e| format!("a row of '{topic}' is no JSON: {e}"));
+    let actual: Vec<Value> = delivered.iter().map(parse).collect::<Result<_, _>>()?;
+    compare(expected, &actual, &[]).map_err(|e| format!("'{topic}': {e}"))?;
+    let differs = expected.iter().zip(&actual).position(|(e, a)| canonical(e, &[]) != canonical(a, &[]));
+    match differs {
+        None => Ok(()),
+        Some(at) => Err(format!("'{topic}': row {at} is out of order: expected {}, got {}", expected[at], actual[at])),
+    }
+}
+
+/// Whether everything that `before` held is still there, in its place.
+///
+/// # Errors
+/// With the topic that lost something.
+pub(crate) fn still_there(before: &Delivered, now: &Delivered) -> Result<(), String> {
+    for (topic, rows) in before {
+        if !now[topic].starts_with(rows) {
+            let (had, has) = (rows.len(), now[topic].len());
+            return Err(format!(
+                "a consumer of '{topic}' saw {had} committed rows; after the crash there are {has}, or others"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The login job's graph as `jobs/login_anomalies.rs` has it, wired to the simulated outside.
+//!
+//! The job file itself is a program over the facade and cannot be linked here; what it composes can: the same source operator,
+//! enrichment, keyed histories, detectors and rows.
+
+use crate::source::SOURCE;
+use dataflow_connectors::decode::json::JsonDecoder;
+use dataflow_core::{Result, TopicId};
+use dataflow_operators::anomaly::{
+    BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LoginEvent, NewCountry, NewDevice,
+    UnresolvedAddress, deliver,
+};
+use dataflow_operators::enrich::enrich;
+use dataflow_operators::window::keyed_history::{Emit, keyed_history};
+use dataflow_runtime::job::JobScope;
+use std::collections::BTreeMap;
+use timely::dataflow::operators::vec::Map;
+
+/// The name of the geography in the plan.
+pub(crate) const GEO: &str = "geo";
+
+/// The output topics.
+pub(crate) const TOPICS: [&str; 4] =
+    ["login-events-enriched", "login-anomalies", "login-events-late", "login-events-dlq"];
+
+/// Which sink takes a topic, and the topic's rank in it.
+pub(crate) type Routes = BTreeMap<&'static str, (String, TopicId)>;
+
+/// Builds the graph on one worker.
+pub(crate) fn build(job: &mut JobScope<'_>, emit: Emit, routes: &Routes) -> Result<()> {
+    let (records, dead) = job.source::<LoginEvent>(SOURCE, Box::new(JsonDecoder::<LoginEvent>::default()))?;
+    let logins = enrich(job, GEO, records)?;
+    let (accepted, late) = job.accept(logins);
+    let of_a_user = (
+        NewCountry::default(),
+        UnresolvedAddress::default(),
+        ImpossibleTravel::default(),
+        BruteForce::default(),
+        NewDevice::default(),
+        Burst::default(),
+    );
+    let of_an_address = (CredentialStuffing::default(),);
+    let (distinct, by_user) = keyed_history(job, "logins-by-user", ByUser(of_a_user), emit, accepted.clone())?;
+    let (_, by_address) = keyed_history(job, "logins-by-address", ByAddress(of_an_address), emit, accepted)?;
+    let [(enriched_sink, enriched), (anomaly_sink, anomalies), (late_sink, lates), (dead_sink, letters)] =
+        TOPICS.map(|topic| routes[topic].clone());
+    job.write(&enriched_sink, distinct.map(move |login| deliver::enriched(enriched, &login)))?;
+    for found in [by_user, by_address] {
+        job.write(&anomaly_sink, found.map(move |said| deliver::anomaly(anomalies, &said, SOURCE)))?;
+    }
+    job.write(&late_sink, late.map(move |late| deliver::late(lates, &late, SOURCE)))?;
+    job.write(&dead_sink, dead.map(move |letter| deliver::dead_letter(letters, &letter, SOURCE, false)))
+}

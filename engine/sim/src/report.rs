@@ -1,0 +1,131 @@
+//! What a run met, so that a suite can assert that it met what it is about; and how a failed one says how to run it again.
+
+use crate::broker::BrokerCounters;
+use dataflow_runtime::control::StatusSnapshot;
+use std::fmt;
+
+macro_rules! report {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What a run, or several, met.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Report {
+            /// The hash over all decisions, calls and rows, in order; of several runs the sum.
+            pub trace: u64,
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Report {
+            /// Adds another one.
+            pub fn add(&mut self, other: &Report) {
+                self.trace = self.trace.wrapping_add(other.trace);
+                $(self.$name += other.$name;)+
+            }
+        }
+    };
+}
+
+report! {
+    /// Entries of the trace.
+    decisions,
+    /// Turns of the scheduler.
+    turns,
+    /// Lives of the job.
+    lives,
+    /// Lives that ended with the machine.
+    power_losses,
+    /// Lives that ended with the process alone.
+    kills,
+    /// Lives that ended within a call of storage or broker.
+    ended_in_a_call,
+    /// Lives that ended because a call failed.
+    failed_calls,
+    /// Lives that ended before they could begin.
+    ended_in_recovery,
+    /// Clean stops.
+    stops,
+    /// Sinks that went on without their process.
+    strays,
+    /// Starts that found a torn tail in the binding log.
+    torn_tails,
+    /// Starts from a checkpoint.
+    restored,
+    /// Starts with another number of workers than the life before.
+    rescaled,
+    /// Epochs replayed.
+    replayed,
+    /// Epochs that a sink had already.
+    dropped_by_marker,
+    /// Checkpoints completed.
+    checkpoints,
+    /// Findings withdrawn.
+    withdrawn,
+    /// Duplicates dropped.
+    duplicates,
+    /// Late records.
+    late,
+    /// Dead letters.
+    dead_letters,
+    /// Times that an epoch was held back.
+    backpressure,
+    /// Commits whose answer did not come.
+    unknown_outcomes,
+    /// Of those, the ones that had been applied.
+    applied_unseen,
+    /// Records that the broker refused.
+    refused,
+    /// Calls of fenced producers.
+    fenced,
+    /// Transactions ended by an initialisation.
+    aborted,
+    /// Records deleted behind a checkpoint.
+    deleted,
+    /// Epochs bound.
+    epochs,
+    /// Rows delivered.
+    rows,
+    /// Anomalies among them.
+    anomalies,
+}
+
+impl Report {
+    pub(crate) fn add_status(&mut self, status: &StatusSnapshot) {
+        self.restored += u64::from(status.restored_epoch > 0);
+        self.replayed += status.replayed_epochs;
+        self.dropped_by_marker += status.epochs_dropped_by_marker;
+        self.checkpoints += status.checkpoints;
+        self.withdrawn += status.withdrawn;
+        self.duplicates += status.duplicates;
+        self.late += status.late;
+        self.dead_letters += status.dead_letters;
+        self.backpressure += status.backpressure;
+    }
+
+    pub(crate) fn add_broker(&mut self, broker: &BrokerCounters) {
+        self.unknown_outcomes += broker.unknown;
+        self.applied_unseen += broker.applied_unseen;
+        self.refused += broker.refused;
+        self.fenced += broker.fenced;
+        self.aborted += broker.aborted;
+    }
+}
+
+/// A seed that did not come out right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What was wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}: {}\n  run it again: DATAFLOW_SIM_SEED={} cargo test -p dataflow-sim --test seeds -- --nocapture one_seed",
+            self.seed, self.what, self.seed
+        )
+    }
+}
+
+impl std::error::Error for Failure {}

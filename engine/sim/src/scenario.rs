@@ -1,0 +1,164 @@
+//! What a seed stands for: traffic, settings, sinks, and the lives of the job with the way in which each ends.
+
+use crate::broker::PATH;
+use crate::dice::{Dice, Purpose};
+use crate::life::{Blow, Fuse};
+use crate::scheduler::Ending;
+use crate::traffic::TrafficShape;
+use dataflow_operators::window::keyed_history::Emit;
+use dataflow_runtime::RuntimeSettings;
+use dataflow_state::table::TableSettings;
+
+/// Folder of the local log in the job's storage.
+pub(crate) const OUT: &str = "out";
+
+/// A sink of the job.
+#[derive(Clone, Debug)]
+pub(crate) struct SinkPlan {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Which of [`crate::graph::TOPICS`] it takes.
+    pub(crate) topics: &'static [usize],
+    /// Whether it is a broker; else a local log.
+    pub(crate) is_broker: bool,
+}
+
+/// A life of the job.
+#[derive(Clone, Debug)]
+pub(crate) struct LifePlan {
+    pub(crate) workers: usize,
+    pub(crate) ending: Ending,
+    pub(crate) fuse: Option<Fuse>,
+    /// Whether its end takes the machine along, or only the process.
+    pub(crate) power_loss: bool,
+    /// How long nothing runs afterwards.
+    pub(crate) down_us: u64,
+    /// How far its wall clock is off.
+    pub(crate) off_us: i64,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) traffic: TrafficShape,
+    pub(crate) settings: RuntimeSettings,
+    pub(crate) emit: Emit,
+    pub(crate) sinks: Vec<SinkPlan>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) commits_bytes: u64,
+    pub(crate) tables: TableSettings,
+    pub(crate) retention: bool,
+    pub(crate) broker_fault_percent: u64,
+    pub(crate) broker_faults: u32,
+    pub(crate) turn_us: u64,
+    /// Lives that may end early; the one after them runs to the end.
+    pub(crate) lives: Vec<LifePlan>,
+    pub(crate) last: LifePlan,
+    /// Whether the job is started once more after its input has ended.
+    pub(crate) once_more: bool,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub(crate) fn new(seed: u64) -> Scenario {
+        let dice = &mut Dice::new(seed, Purpose::Scenario);
+        let backlog = dice.percent(60);
+        let long = dice.percent(20);
+        let span_us = match (backlog, long) {
+            (_, true) => dice.range(60_000_000, 120_000_000),
+            (true, _) => dice.range(500_000, 8_000_000),
+            (false, _) => dice.range(8_000_000, 40_000_000),
+        };
+        let turns = dice.range(1_500, 5_000);
+        let traffic = TrafficShape {
+            partitions: dice.range(1, 5) as u32,
+            logins: dice.range(30, 160) as usize,
+            backlog,
+            span_us,
+            grain_us: *dice.pick(&[1, 1_000, 500_000, 1_000_000]),
+            late: *dice.pick(&[0, 3, 10]),
+            twice: *dice.pick(&[0, 5, 15]),
+            poison: *dice.pick(&[0, 3, 10]),
+            silent: dice.percent(20),
+            appearing: dice.percent(40),
+        };
+        let faulty = *dice.pick(&[0, 1, 2, 2, 3, 4, 6]);
+        let lives = (0..faulty).map(|_| life(dice, turns, faulty)).collect();
+        let last = LifePlan { ending: Ending::Natural, fuse: None, ..life(dice, turns, 1) };
+        Scenario {
+            settings: settings(dice),
+            emit: if dice.percent(70) { Emit::Eager } else { Emit::Final },
+            sinks: sinks(dice),
+            segment_bytes: *dice.pick(&[600, 5_000, 1 << 26]),
+            commits_bytes: *dice.pick(&[700, 4_000, 1 << 18]),
+            tables: *dice.pick(&[
+                TableSettings { cache_bytes: 0, dirty_bytes: 0 },
+                TableSettings { cache_bytes: 4_000, dirty_bytes: 2_000 },
+                TableSettings { cache_bytes: 1 << 26, dirty_bytes: 1 << 24 },
+            ]),
+            retention: dice.percent(50),
+            broker_fault_percent: *dice.pick(&[0, 3, 10, 25]),
+            broker_faults: dice.range(0, 8) as u32,
+            turn_us: span_us / turns + 1,
+            traffic,
+            lives,
+            last,
+            once_more: dice.percent(20),
+        }
+    }
+}
+
+fn settings(dice: &mut Dice) -> RuntimeSettings {
+    RuntimeSettings {
+        tick_min_ms: *dice.pick(&[1, 5, 20, 50]),
+        tick_max_ms: *dice.pick(&[20, 100, 300]),
+        tick_idle_ms: *dice.pick(&[200, 1_000, 3_000]),
+        epoch_max_records: *dice.pick(&[1, 5, 20, 50_000, 50_000]),
+        open_epochs_max: *dice.pick(&[2, 3, 6, 16]),
+        max_drift_ms: *dice.pick(&[1_000, 60_000, 1 << 40]),
+        checkpoint_interval_ms: *dice.pick(&[50, 300, 2_000, 10_000]),
+        checkpoints_kept: *dice.pick(&[1, 2, 3]),
+        staged_bytes_max: *dice.pick(&[2_000, 1 << 26]),
+        bindings_segment_bytes: *dice.pick(&[300, 2_000, 1 << 26]),
+        bindings_retain_bytes: *dice.pick(&[1_000, 1 << 33]),
+        bindings_retain_hours: *dice.pick(&[0, 720]),
+        ..RuntimeSettings::default()
+    }
+}
+
+fn sinks(dice: &mut Dice) -> Vec<SinkPlan> {
+    let sink = |name, topics, is_broker| SinkPlan { name, topics, is_broker };
+    match dice.below(4) {
+        0 => vec![sink("alerts", &[0, 1, 2, 3], false)],
+        1 | 2 => vec![sink("broker", &[0, 1, 2, 3], true)],
+        _ => vec![sink("broker", &[1, 0], true), sink("rest", &[2, 3], false)],
+    }
+}
+
+fn life(dice: &mut Dice, turns: u64, lives: u64) -> LifePlan {
+    let at = dice.below(3 * turns / (lives + 1) + 1);
+    let (ending, fuse) = match dice.below(10) {
+        0 => (Ending::Stop(at), None),
+        1..=3 => (Ending::Kill(at), None),
+        4 => (Ending::Strand(at), None),
+        _ => (Ending::Natural, Some(fuse(dice))),
+    };
+    LifePlan {
+        workers: dice.range(1, 3) as usize,
+        ending,
+        fuse,
+        power_loss: dice.percent(60),
+        down_us: *dice.pick(&[0, 100_000, 2_000_000]),
+        off_us: dice.below(20_000_000) as i64 - 10_000_000,
+    }
+}
+
+fn fuse(dice: &mut Dice) -> Fuse {
+    let path = *dice.pick(&["", "bindings", "bindings", "checkpoints", OUT, OUT, PATH]);
+    let most = *dice.pick(&[15, 100, 600]);
+    Fuse {
+        path,
+        left: dice.below(most),
+        blow: *dice.pick(&[Blow::Before, Blow::Before, Blow::After, Blow::After, Blow::Fail]),
+    }
+}

@@ -1,0 +1,153 @@
+//! The outside log as a source: partitions that appear while the job runs, records that become visible with the simulated time,
+//! fetches that bring less than there is or nothing yet, and, for seeds that want it, retention right up to the newest checkpoint.
+
+use crate::clock::SimTime;
+use crate::dice::{Dice, Purpose};
+use crate::life::Life;
+use crate::traffic::{LogPartition, Traffic};
+use dataflow_core::{Discovered, Error, Poll, Record, Result, Source, SourceReader, Waker};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The name of the one source.
+pub(crate) const SOURCE: &str = "login-events";
+
+/// The log, which outlives the job's lives.
+pub(crate) struct OutsideLog {
+    partitions: Vec<LogPartition>,
+    time: Arc<SimTime>,
+    /// Whether what a checkpoint does not need is deleted at once.
+    retention: bool,
+    state: Mutex<State>,
+    /// Records deleted so far.
+    pub(crate) deleted: AtomicU64,
+}
+
+struct State {
+    dice: Dice,
+    /// The first offset that is still there, by partition.
+    first: BTreeMap<u32, u64>,
+}
+
+impl OutsideLog {
+    /// The log of a seed.
+    pub(crate) fn new(seed: u64, traffic: &Traffic, time: Arc<SimTime>, retention: bool) -> Arc<OutsideLog> {
+        let state = Mutex::new(State { dice: Dice::new(seed, Purpose::Source), first: BTreeMap::new() });
+        let partitions = traffic.partitions.clone();
+        Arc::new(OutsideLog { partitions, time, retention, state, deleted: AtomicU64::new(0) })
+    }
+
+    /// The log as a source of one life.
+    pub(crate) fn source(self: &Arc<OutsideLog>, life: Arc<Life>) -> SimSource {
+        SimSource { log: self.clone(), life, assigned: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The source of one life.
+pub(crate) struct SimSource {
+    log: Arc<OutsideLog>,
+    life: Arc<Life>,
+    /// Partitions that some worker reads: the input is over only when all of it is.
+    assigned: Arc<Mutex<BTreeSet<u32>>>,
+}
+
+impl Source for SimSource {
+    fn name(&self) -> &str {
+        SOURCE
+    }
+
+    fn open(&self, worker: usize, peers: usize, _wake: Waker) -> Result<Box<dyn SourceReader>> {
+        // The waker stays unused: without timely's timer an operator that wants to look again later is run at its worker's next step.
+        let (log, life, assigned) = (self.log.clone(), self.life.clone(), self.assigned.clone());
+        Ok(Box::new(SimReader { log, life, all_assigned: assigned, worker, peers, next: BTreeMap::new() }))
+    }
+}
+
+struct SimReader {
+    log: Arc<OutsideLog>,
+    life: Arc<Life>,
+    all_assigned: Arc<Mutex<BTreeSet<u32>>>,
+    worker: usize,
+    peers: usize,
+    next: BTreeMap<u32, u64>,
+}
+
+impl SimReader {
+    fn check_kept(&self, index: u32, next: u64) -> Result<()> {
+        let first = self.log.state().first.get(&index).copied().unwrap_or(0);
+        if next < first {
+            return Err(Error::outside(format!("read '{SOURCE}/{index}' from offset {next}: it begins at {first}"))
+                .hint("the source was read below the newest complete checkpoint"));
+        }
+        Ok(())
+    }
+}
+
+impl SourceReader for SimReader {
+    fn discover(&mut self) -> Result<Vec<Discovered>> {
+        let now = self.log.time.now_us();
+        let listed = self.log.partitions.iter().enumerate().filter(|(_, p)| p.appears_us <= now);
+        let mine = listed.map(|(index, _)| index as u32).filter(|i| *i as usize % self.peers == self.worker);
+        Ok(mine.filter(|i| !self.next.contains_key(i)).map(|index| Discovered { index, start: 0 }).collect())
+    }
+
+    fn assign(&mut self, index: u32, next: u64) -> Result<()> {
+        if index as usize >= self.log.partitions.len() {
+            return Err(Error::outside(format!("read '{SOURCE}/{index}': there is no such partition")));
+        }
+        self.check_kept(index, next)?;
+        self.next.insert(index, next);
+        self.all_assigned.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        Ok(())
+    }
+
+    fn poll(&mut self, index: u32, until: Option<u64>, budget: usize, out: &mut Vec<Record>) -> Result<Poll> {
+        let next = *self
+            .next
+            .get(&index)
+            .ok_or_else(|| Error::us(format!("poll '{SOURCE}/{index}', which was not assigned")))?;
+        let partition = &self.log.partitions[index as usize];
+        let (now, length) = (self.log.time.now_us(), partition.records.len() as u64);
+        let end = match until {
+            Some(until) => until.min(length),
+            None => partition.records.partition_point(|r| r.visible_us <= now) as u64,
+        };
+        if end > next {
+            self.check_kept(index, next)?;
+            let mut state = self.log.state();
+            if state.dice.percent(10) {
+                return Ok(Poll::Pending);
+            }
+            let most = if state.dice.percent(50) { end - next } else { state.dice.range(1, end - next) };
+            let to = next + most.min(budget as u64);
+            let records = partition.records[next as usize..to as usize].iter().zip(next..);
+            out.extend(records.map(|(r, offset)| Record { offset, key: r.key.clone(), value: r.value.clone() }));
+            self.next.insert(index, to);
+            if to < end {
+                return Ok(Poll::More);
+            }
+        }
+        if until.is_some_and(|until| until <= end.max(next)) {
+            return Ok(Poll::AtEnd);
+        }
+        let all = self.all_assigned.lock().unwrap_or_else(PoisonError::into_inner).len() == self.log.partitions.len();
+        Ok(if end >= length && all { Poll::Ended } else { Poll::AtEnd })
+    }
+
+    fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
+        if !self.log.retention || self.life.has_ended() {
+            return;
+        }
+        let mut state = self.log.state();
+        for (index, offset) in offsets {
+            let first = state.first.entry(*index).or_default();
+            self.log.deleted.fetch_add(offset.saturating_sub(*first), SeqCst);
+            *first = (*first).max(*offset);
+        }
+    }
+}

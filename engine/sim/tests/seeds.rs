@@ -1,0 +1,71 @@
+//! The simulation as CI runs it: `DATAFLOW_SIM_SEEDS` seeds (default 500) on two threads, and what they must have met.
+
+use dataflow_sim::{Report, run, run_seeds};
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "measures the machine, not the job")]
+fn every_seed_equals_the_oracle() {
+    let (first, count) = (number("DATAFLOW_SIM_FIRST", 0), number("DATAFLOW_SIM_SEEDS", 500));
+    let began = std::time::Instant::now();
+    let (report, failures) = run_seeds(first..first + count, 2, false);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{count} runs in {seconds:.1} s, {:.1} a second: {report:#?}", count as f64 / seconds);
+    let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    assert!(told.is_empty(), "{} of {count} seeds failed\n{}", told.len(), told.join("\n"));
+    if count >= 500 {
+        met_what_it_is_about(&report);
+    }
+}
+
+fn met_what_it_is_about(report: &Report) {
+    for (what, times) in [
+        ("power losses", report.power_losses),
+        ("kills", report.kills),
+        ("ends within a call", report.ended_in_a_call),
+        ("ends within the recovery", report.ended_in_recovery),
+        ("failed calls", report.failed_calls),
+        ("clean stops", report.stops),
+        ("stray sinks", report.strays),
+        ("torn tails", report.torn_tails),
+        ("starts from a checkpoint", report.restored),
+        ("changes of the number of workers", report.rescaled),
+        ("replayed epochs", report.replayed),
+        ("epochs dropped by marker", report.dropped_by_marker),
+        ("withdrawals", report.withdrawn),
+        ("duplicates", report.duplicates),
+        ("late records", report.late),
+        ("dead letters", report.dead_letters),
+        ("backpressure", report.backpressure),
+        ("unknown outcomes", report.unknown_outcomes),
+        ("unknown outcomes that were applied", report.applied_unseen),
+        ("refused records", report.refused),
+        ("fenced producers", report.fenced),
+        ("aborted transactions", report.aborted),
+        ("records deleted behind a checkpoint", report.deleted),
+        ("anomalies", report.anomalies),
+    ] {
+        assert!(times > 0, "no {what} in all these runs");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..12 {
+        let (one, two) = (run(seed).unwrap(), run(seed).unwrap());
+        assert_eq!(one, two, "seed {seed}");
+    }
+    assert_ne!(run(1).unwrap().trace, run(2).unwrap().trace);
+}
+
+#[test]
+fn one_seed() {
+    let seed = number("DATAFLOW_SIM_SEED", 0);
+    match run(seed) {
+        Ok(report) => println!("seed {seed}: {report:#?}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
