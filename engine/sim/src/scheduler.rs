@@ -16,9 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Turns of a life after which it counts as stuck: several times what the longest takes.
-const TURNS_MAX: u64 = 100_000;
+const TURNS_MAX: u64 = 200_000;
 /// Turns that an ending waits for a moment that suits it.
 const PATIENCE: u64 = 3_000;
+/// Turns without a task's run after which the job waits for time to pass, and time passes faster, so that half a minute of silence does
+/// not take a hundred thousand turns.
+const QUIET: u64 = 80;
+/// How much faster at most.
+const HASTE: u64 = 30;
 /// Name of the tasks that may outlive their process: what they send is on the network.
 pub(crate) const STRAY: &str = "sink broker";
 
@@ -75,6 +80,8 @@ struct State {
     control: Option<Arc<Control>>,
     ending: Ending,
     turns: u64,
+    /// The last turn that was not a worker's.
+    busy: u64,
     is_over: bool,
     is_stuck: bool,
     panic: Option<String>,
@@ -118,6 +125,7 @@ impl Scheduler {
             control: None,
             ending,
             turns: 0,
+            busy: 0,
             is_over: false,
             is_stuck: false,
             panic: None,
@@ -147,8 +155,13 @@ impl Scheduler {
             if self.has_ended(&mut state) {
                 return false;
             }
-            self.shared.pass_time();
-            match self.choose(&mut state) {
+            let quiet = (state.turns - state.busy) / QUIET;
+            self.shared.pass_time(1 + quiet.min(HASTE));
+            let chosen = self.choose(&mut state);
+            if !matches!(chosen, Chosen::Worker(_)) {
+                state.busy = state.turns;
+            }
+            match chosen {
                 Chosen::Worker(next) if next == worker => return true,
                 Chosen::Worker(next) => {
                     state.turn = Some(next);
@@ -225,7 +238,7 @@ impl Scheduler {
         let now = self.shared.time.now_us();
         let mut dice = self.shared.dice();
         // Now and then a task is run that nobody woke: a park may always end early.
-        let spurious = dice.percent(1);
+        let spurious = dice.below(1_000) == 0;
         let ready = |slot: &Slot| {
             slot.task.is_some() && (spurious || slot.woken.load(SeqCst) || slot.due_us.is_some_and(|due| due <= now))
         };
@@ -304,11 +317,11 @@ impl Shared {
         *self.dice().pick(&[1, 4, 4, 4, 16])
     }
 
-    fn pass_time(&self) {
+    fn pass_time(&self, haste: u64) {
         let mut dice = self.dice();
-        let turn = self.turn_us;
+        let turn = self.turn_us * haste;
         let micros = match dice.below(200) {
-            0 => dice.below(60 * turn),
+            0 => dice.below(60 * self.turn_us),
             1..60 => dice.below(2 * turn),
             _ => dice.below(turn / 2 + 1),
         };
