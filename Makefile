@@ -22,7 +22,7 @@ NIGHTLY_SEEDS ?= 10000
 binary = $(CARGO_TARGET_DIR)/debug/dataflow
 deny = $(or $(shell PATH="$(cache)/tools/bin:$$PATH" command -v cargo-deny),)
 
-.PHONY: help setup build-notice demo test install e2e bench nightly lint fmt deny tidy
+.PHONY: help setup build-notice demo test planted install e2e bench nightly lint fmt deny tidy
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,10 +37,13 @@ build-notice: setup
 demo: build-notice ## runs the login job on generated input (SECONDS=20: for so long; PORT=: where its status page listens)
 	cargo build --package dataflow-cli
 	@data=$$(mktemp -d "$${TMPDIR:-/tmp}/dataflow-demo.XXXXXX") && echo "the demo's data: $$data" && \
-	  exec "$(binary)" run jobs/login_anomalies.rs --profile embedded --data "$$data" $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PORT),--page $(PORT))
+	  exec "$(binary)" run jobs/login_anomalies.rs --profile embedded --data "$$data" $(if $(SECONDS),--seconds $(SECONDS)) --page $(or $(PORT),0)
 
 test: build-notice ## all tests that need no services
 	cargo test --workspace
+
+planted: build-notice ## each deliberate bug is caught by its test
+	cargo test --package dataflow-sim --features planted-bugs --test planted
 
 install: build-notice ## puts the command `dataflow` into PREFIX/bin (default: ~/.local)
 	cargo build --package dataflow-cli

@@ -79,6 +79,7 @@ fn batches(last: u64) -> Vec<Vec<u64>> {
 fn run(storage: &Fragile, generation: u64, last: u64, known: &mut u64) -> Result<()> {
     let mut sink = sink(storage);
     let marker = sink.open(&identity(generation))?;
+    sink.begin()?;
     let have = marker.map_or(0, |m| m.epoch);
     assert!(have >= *known, "epoch {known} was committed, but the marker says {have}");
     assert!(marker.is_none_or(|m| m.chain == ChainHash([m.epoch as u8; 16])), "the marker's hash is not its epoch's");
@@ -151,6 +152,7 @@ fn a_tail_follows_and_shows_nothing_uncommitted() {
     let storage = Fragile::new();
     let mut sink = sink(&storage);
     assert_eq!(sink.open(&identity(1)).unwrap(), None);
+    sink.begin().unwrap();
     let shared: Arc<dyn Storage> = Arc::new(storage.clone());
     let mut tail = Tail::new(shared.clone(), "out/log", "a", None);
     let mut got = Vec::new();
@@ -202,6 +204,7 @@ fn who_may_write() {
     let over = LocalLogSettings { start_over: true, ..settings() };
     let mut sink = LocalLogSink::new(Arc::new(storage.clone()), over).unwrap();
     assert_eq!(sink.open(&other).unwrap(), None);
+    sink.begin().unwrap();
     assert_eq!(lines(&storage, "a"), Vec::<String>::new());
     sink.commit(&[output(1)]).unwrap();
     assert_eq!(lines(&storage, "a"), values(1, 0));
@@ -209,12 +212,39 @@ fn who_may_write() {
 }
 
 #[test]
-fn an_open_fences_by_its_marker() {
+fn a_begin_fences_by_its_marker() {
     let storage = Fragile::new();
     let mut older = sink(&storage);
     older.open(&identity(1)).unwrap();
-    assert_eq!(sink(&storage).open(&identity(2)).unwrap().map(|m| (m.epoch, m.generation.number)), Some((0, 1)));
+    older.begin().unwrap();
+    let mut newer = sink(&storage);
+    assert_eq!(newer.open(&identity(2)).unwrap().map(|m| (m.epoch, m.generation.number)), Some((0, 1)));
+    newer.begin().unwrap();
     assert_eq!(refused(&storage, &identity(1)), Fault::Fenced);
+}
+
+/// The start check may still refuse after an open: then all is as it was, also where the commits were rolled back.
+#[test]
+fn an_open_changes_nothing() {
+    let storage = Fragile::new();
+    run(&storage, 1, 4, &mut 0).unwrap();
+    let name = storage.list("out/log/commits").unwrap().remove(0);
+    let old = storage.read(&format!("out/log/commits/{name}")).unwrap();
+    run(&storage, 2, 9, &mut 0).unwrap();
+    let newest = storage.list("out/log/commits").unwrap().remove(0);
+    let new = storage.read(&format!("out/log/commits/{newest}")).unwrap();
+    let put = |bytes: &[u8]| {
+        storage.remove(&format!("out/log/commits/{newest}")).unwrap();
+        storage.append(&format!("out/log/commits/{newest}")).unwrap().write(bytes).unwrap();
+    };
+    put(&old);
+    let marker = sink(&storage).open(&identity(3)).unwrap();
+    assert_eq!(marker.map(|m| m.epoch), Some(4));
+    put(&new);
+    check_content(&storage, 9).unwrap();
+    let mut sink = sink(&storage);
+    assert_eq!(sink.open(&identity(4)).unwrap().map(|m| m.epoch), Some(9));
+    assert_eq!(sink.commit(&[output(11)]).unwrap_err().fault, Fault::Us, "it has not begun");
 }
 
 #[test]
@@ -236,6 +266,7 @@ fn a_failed_commit_is_the_last_call() {
     let storage = Fragile::new();
     let mut sink = sink(&storage);
     sink.open(&identity(1)).unwrap();
+    sink.begin().unwrap();
     sink.commit(&[output(2)]).unwrap();
     storage.fail_after(1, true);
     assert_eq!(sink.commit(&[output(3)]).unwrap_err().fault, Fault::Outside);
@@ -247,6 +278,7 @@ fn check_epochs_must_rise() {
     let storage = Fragile::new();
     let mut sink = sink(&storage);
     sink.open(&identity(1)).unwrap();
+    sink.begin().unwrap();
     sink.commit(&[output(2)]).unwrap();
     assert_eq!(sink.commit(&[output(2)]).unwrap_err().fault, Fault::Us);
 }

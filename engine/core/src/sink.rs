@@ -74,12 +74,22 @@ pub trait Sink: Send {
     /// The sink's name in messages and manifests.
     fn name(&self) -> &str;
 
-    /// Shuts every older generation out, makes what is uncommitted go away, and returns the marker found (`None` when the
-    /// sink never held output of this job). Called once, first.
+    /// Returns the marker found (`None` when the sink never held output of this job), so that it stays the marker: a system
+    /// that others can write to is fenced first. Beyond that nothing is changed: the start check comes after it. Called once,
+    /// first.
     ///
     /// # Errors
     /// [`crate::Fault::Fenced`] when the marker names a higher generation or our own with another nonce.
     fn open(&mut self, identity: &SinkIdentity) -> Result<Option<Marker>>;
+
+    /// The start check has passed (invariant 8): makes what is uncommitted go away, and the marker found durable under this
+    /// generation. Called once, after `open` and before any commit.
+    ///
+    /// # Errors
+    /// When the outside system fails.
+    fn begin(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Commits consecutive epochs (ascending, at least one, each with at least one row) as one transaction with the marker
     /// of the last. On return they are visible and durable.

@@ -230,7 +230,8 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     )?;
     let (log, trim) = spawn_log(&environment, log);
     let mut sinks = BTreeMap::new();
-    for (sink, marker) in opened {
+    for (mut sink, marker) in opened {
+        sink.begin()?;
         let last = manifest.as_ref().and_then(|m| m.sinks.get(sink.name())).map(|p| p.last_output);
         sinks.insert(
             sink.name().to_owned(),

@@ -1,5 +1,6 @@
 //! The runtime's settings: plain data with the defaults of DESIGN sections 3 to 5, durations in milliseconds.
 
+use dataflow_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// `[runtime]` of a profile.
@@ -66,5 +67,47 @@ impl Default for RuntimeSettings {
             allow_clock_jump: false,
             replay_with_new_code: false,
         }
+    }
+}
+
+impl RuntimeSettings {
+    /// Refuses what can not work.
+    ///
+    /// # Errors
+    /// Names the setting, its value, and what would do.
+    pub fn check(&self) -> Result<()> {
+        // An epoch is closed by opening the next, so one alone would never be staged.
+        let least = [
+            ("open_epochs_max", self.open_epochs_max as u64, 2),
+            ("epoch_max_records", self.epoch_max_records, 1),
+            ("checkpoints_kept", self.checkpoints_kept as u64, 1),
+            ("tick_idle_ms", self.tick_idle_ms, 1),
+            ("staged_bytes_max", self.staged_bytes_max as u64, 1),
+        ];
+        if let Some((name, value, least)) = least.into_iter().find(|(_, value, least)| value < least) {
+            return Err(
+                Error::user(format!("reading 'runtime.{name}' = {value}")).hint(format!("it must be at least {least}"))
+            );
+        }
+        if self.tick_min_ms > self.tick_max_ms {
+            let (min, max) = (self.tick_min_ms, self.tick_max_ms);
+            return Err(Error::user(format!("reading 'runtime.tick_min_ms' = {min}: it is above tick_max_ms = {max}"))
+                .hint("an epoch with input is closed between the two"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_work_is_refused_by_name() {
+        assert!(RuntimeSettings::default().check().is_ok());
+        let said = RuntimeSettings { open_epochs_max: 1, ..Default::default() }.check().unwrap_err().to_string();
+        assert!(said.contains("'runtime.open_epochs_max' = 1") && said.contains("at least 2"), "{said}");
+        let said = RuntimeSettings { tick_min_ms: 200, ..Default::default() }.check().unwrap_err().to_string();
+        assert!(said.contains("tick_max_ms = 100"), "{said}");
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::trace::Trace;
 use dataflow_core::Error;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the fuse does when it has burnt down.
@@ -51,7 +51,6 @@ pub(crate) struct Life {
     fuse: Mutex<Option<Fuse>>,
     /// Where the fuse blew.
     blown_at: Mutex<Option<String>>,
-    calls: AtomicU64,
 }
 
 impl Life {
@@ -64,7 +63,6 @@ impl Life {
             excused: AtomicBool::new(false),
             fuse: Mutex::new(fuse),
             blown_at: Mutex::default(),
-            calls: AtomicU64::new(0),
         })
     }
 
@@ -120,7 +118,6 @@ impl Life {
 
     fn burn(&self, what: &str, path: &str, number: u64) -> Passage {
         self.trace.note(what, path, number);
-        self.calls.fetch_add(1, SeqCst);
         let mut fuse = self.fuse.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(burning) = fuse.as_mut().filter(|fuse| path.starts_with(fuse.path)) else { return Passage::Open };
         if burning.left > 0 {

@@ -214,13 +214,10 @@ impl Scheduler {
         state.turns += 1;
         let turns = state.turns;
         let wants_to_commit = |slot: &Slot| slot.name.starts_with(STRAY) && slot.woken.load(SeqCst);
+        let suits = |at: u64, tasks: &[Slot]| turns > at + PATIENCE || tasks.iter().any(wants_to_commit);
         match state.ending {
             Ending::Kill(at) if turns >= at => self.life.end(),
-            Ending::Strand(at) if turns >= at => {
-                if turns > at + PATIENCE || state.tasks.iter().any(wants_to_commit) {
-                    self.life.strand();
-                }
-            }
+            Ending::Strand(at) if turns >= at && suits(at, &state.tasks) => self.life.strand(),
             Ending::Stop(at) if turns == at => {
                 if let Some(control) = &state.control {
                     control.stop();

@@ -25,13 +25,20 @@ const LAYERS: [(&str, &[&str], &[&str]); 13] = [
         ],
         &["dataflow-oracle"],
     ),
-    ("dataflow-jobs", &["dataflow"], &["dataflow-oracle", "dataflow-sim"]),
+    ("dataflow-jobs", &["dataflow"], &["dataflow-loadgen", "dataflow-oracle", "dataflow-sim"]),
     ("dataflow-cli", &["dataflow"], &[]),
     ("dataflow-oracle", &[], &[]),
     (
         "dataflow-sim",
-        &["dataflow-core", "dataflow-state", "dataflow-connectors", "dataflow-runtime", "dataflow-operators"],
-        &["dataflow-oracle", "dataflow-loadgen"],
+        &[
+            "dataflow-core",
+            "dataflow-state",
+            "dataflow-connectors",
+            "dataflow-runtime",
+            "dataflow-operators",
+            "dataflow-oracle",
+        ],
+        &["dataflow-loadgen"],
     ),
     (
         "dataflow-bench",

@@ -70,9 +70,11 @@ pub fn keyed_history<'s, R: Rules>(
     events: StreamVec<'s, Epoch, Stamped<R::Event>>,
 ) -> Result<HistoryStreams<'s, R>> {
     let facts = job.facts();
+    let control = job.plan().control.clone();
+    // Before the operator is begun: timely panics over one that is not finished, and a state that can not be read is an error.
+    let mut work = Worker::open(job.state(name)?, rules.clone(), emit, control.clone())?;
     let mut builder = OperatorBuilder::new(format!("KeyedHistory {name}"), job.scope());
     let by_key = {
-        let rules = rules.clone();
         let mut key = Vec::new();
         Exchange::new(move |event: &Stamped<R::Event>| {
             key.clear();
@@ -86,8 +88,6 @@ pub fn keyed_history<'s, R: Rules>(
     let (said, said_stream) = builder.new_output();
     let (parts, parts_stream) = builder.new_output::<Vec<()>>();
     let (mut distinct, mut said) = (OutputBuilder::from(distinct), OutputBuilder::from(said));
-    let control = job.plan().control.clone();
-    let mut work = Worker::open(job.state(name)?, rules, emit, control.clone())?;
     builder.build(move |capabilities| {
         drop(capabilities); // the facts bring one for each epoch
         let mut arrived: BTreeMap<Epoch, Vec<Stamped<R::Event>>> = BTreeMap::new();

@@ -128,7 +128,6 @@ impl CommitsLog {
     /// process left is never appended to, as what its last sync came to is unknown.
     pub(super) fn open(storage: Arc<dyn Storage>, dir: &str, roll_bytes: u64) -> Result<CommitsLog> {
         let folder = format!("{dir}/{COMMITS}");
-        storage.create_dir(&folder)?;
         let mut number = 0;
         for name in storage.list(&folder)? {
             let found = name.strip_suffix(".ndjson").and_then(|n| n.parse().ok()).ok_or_else(|| {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants: rows are synced (and a new segment's folder too) before the commits line that counts them is written, and
-//! that line is synced before `commit` returns. What lies beyond the committed lengths was never said: `open` cuts it.
+//! that line is synced before `commit` returns. What lies beyond the committed lengths was never said: `begin` cuts it.
+//! `open` only reads: a commits file that was rolled back must not cost the rows that it does not know.
 //! A segment is rolled between commits only, so all but the newest are closed and never change.
 //! A topic's keys are not written: the value is the whole row.
 //!
@@ -75,8 +76,17 @@ pub struct LocalLogSink {
 struct Opened {
     identity: SinkIdentity,
     commits: CommitsLog,
+    /// What `begin` writes first.
+    first: Option<First>,
     /// By topic.
     writers: Vec<Writer>,
+}
+
+/// The commits line that a generation begins with.
+struct First {
+    line: Committed,
+    /// Whether rows of another lineage go once it is durable.
+    started_over: bool,
 }
 
 /// The newest segment of a topic.
@@ -104,8 +114,8 @@ impl LocalLogSink {
         Ok(LocalLogSink { storage, settings, opened: None })
     }
 
-    /// Brings the folders to what was committed: longer segments are cut, unknown ones removed.
-    fn reconcile(&self, lengths: &Lengths) -> Result<()> {
+    /// Whether all that was committed is there.
+    fn verify(&self, lengths: &Lengths) -> Result<()> {
         let dir = &self.settings.dir;
         for (topic, segments) in lengths {
             for (segment, committed) in segments {
@@ -117,7 +127,18 @@ impl LocalLogSink {
                     ))
                     .hint("committed rows were lost: restore the folder from a copy, or start over with a new one"));
                 }
-                if found > *committed {
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the folders to what was committed: longer segments are cut, unknown ones removed.
+    fn reconcile(&self, lengths: &Lengths) -> Result<()> {
+        let dir = &self.settings.dir;
+        for (topic, segments) in lengths {
+            for (segment, committed) in segments {
+                let path = format!("{dir}/{topic}/{segment}");
+                if self.storage.length(&path)?.is_some_and(|found| found > *committed) {
                     self.storage.truncate(&path, *committed)?;
                 }
             }
@@ -165,9 +186,9 @@ impl LocalLogSink {
     }
 
     fn write(&mut self, epochs: &[EpochOutput]) -> Result<()> {
-        let opened = self.opened.as_mut().ok_or_else(|| {
+        let opened = self.opened.as_mut().filter(|opened| opened.first.is_none()).ok_or_else(|| {
             Error::us(format!(
-                "commit to the local log '{}': it is not open, or an earlier commit failed",
+                "commit to the local log '{}': it has not begun, or an earlier call failed",
                 self.settings.name
             ))
         })?;
@@ -274,11 +295,8 @@ impl Sink for LocalLogSink {
     }
 
     fn open(&mut self, identity: &SinkIdentity) -> Result<Option<Marker>> {
-        let (dir, storage) = (self.settings.dir.clone(), self.storage.clone());
-        for topic in &self.settings.topics {
-            storage.create_dir(&format!("{dir}/{topic}"))?;
-        }
-        let mut commits = CommitsLog::open(storage, &dir, self.settings.commits_bytes)?;
+        let dir = self.settings.dir.clone();
+        let commits = CommitsLog::open(self.storage.clone(), &dir, self.settings.commits_bytes)?;
         if commits.committed.is_none() && self.holds_segments()? {
             // The first commits line is durable before the first segment exists, so it was there once.
             return Err(Error::doubt(format!("open the local log '{dir}': it has segments and no whole commits line"))
@@ -290,19 +308,35 @@ impl Sink for LocalLogSink {
         let found = before.filter(|_| !started_over);
         if let Some(found) = &found {
             self.admit(found.marker, identity)?;
-            self.reconcile(&found.lengths)?;
+            self.verify(&found.lengths)?;
         }
         let marker = found.as_ref().map(|c| c.marker);
         let fence = identity.marker(marker.map_or(0, |m| m.epoch), marker.map_or_else(ChainHash::default, |m| m.chain));
-        let lengths = found.map(|c| c.lengths).unwrap_or_default();
-        commits.begin(Committed { marker: fence, lengths })?;
-        if started_over {
-            // Only now do the old rows count no more.
+        let line = Committed { marker: fence, lengths: found.map(|c| c.lengths).unwrap_or_default() };
+        let writers = self.settings.topics.iter().map(|_| Writer::default()).collect();
+        let first = Some(First { line, started_over });
+        self.opened = Some(Opened { identity: identity.clone(), commits, first, writers });
+        Ok(marker)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let mut opened = self.opened.take();
+        let Some((opened_now, first)) = opened.as_mut().and_then(|o| o.first.take().map(|first| (o, first))) else {
+            return Err(Error::us(format!("begin the local log '{}': it is not open", self.settings.name)));
+        };
+        for folder in self.settings.topics.iter().map(String::as_str).chain([COMMITS]) {
+            self.storage.create_dir(&format!("{}/{folder}", self.settings.dir))?;
+        }
+        // When started over, the old rows count until the first line is durable.
+        if !first.started_over {
+            self.reconcile(&first.line.lengths)?;
+        }
+        opened_now.commits.begin(first.line)?;
+        if first.started_over {
             self.reconcile(&Lengths::new())?;
         }
-        let writers = self.settings.topics.iter().map(|_| Writer::default()).collect();
-        self.opened = Some(Opened { identity: identity.clone(), commits, writers });
-        Ok(marker)
+        self.opened = opened;
+        Ok(())
     }
 
     fn commit(&mut self, epochs: &[EpochOutput]) -> Result<()> {

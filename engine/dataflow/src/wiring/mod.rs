@@ -78,6 +78,7 @@ pub(crate) fn wire(
         );
     }
     let settings: RuntimeSettings = profile.section(&["runtime"], &[])?;
+    settings.check()?;
     let state: StateSettings = profile.section(&["state"], &[])?;
     let Sources { sources, decoders, generated } = sources::build(profile, environment, storage, options.until_end)?;
     let sinks = sinks::build(profile, storage)?;

@@ -31,8 +31,10 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>) -> Result<Sin
         }
         match connector.as_str() {
             "local-log" => {
-                crate::profile::refuse_unknown(table.keys(), std::iter::empty(), &format!("sink '{name}'"))?;
-                let settings = LocalLogSettings::new(&name, format!("{LOGS}/{name}"), topics);
+                let start_over = table.remove("start_over").and_then(|v| v.as_bool()).unwrap_or(false);
+                crate::profile::refuse_unknown(table.keys(), ["start_over"].into_iter(), &format!("sink '{name}'"))?;
+                let settings =
+                    LocalLogSettings { start_over, ..LocalLogSettings::new(&name, format!("{LOGS}/{name}"), topics) };
                 built.sinks.push(Box::new(LocalLogSink::new(storage.clone(), settings)?));
             }
             "kafka" => {
