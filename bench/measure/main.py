@@ -47,45 +47,57 @@ def pair(scene, options, run, kinds, results):
 
 
 def play(scene, options, results):
-    if "memory" in options.cases:
-        pair(scene, options, throughput.memory, ("heap", "rocksdb"), results)
+    """Runs the cases; one that fails takes none of the others with it. What failed, as text."""
+    failures = []
+
+    def attempt(case, run):
+        if case in options.cases:
+            try:
+                run()
+            except BenchFailed as failure:
+                failures.append(f"{case}: {failure}")
+                say(f"FAILED, {failures[-1]}")
+
+    attempt("memory", lambda: pair(scene, options, throughput.memory, ("heap", "rocksdb"), results))
     if scene.services is None:
-        return
-    say("filling the topic")
+        return failures
+    say("filling the topic, warming the broker up")
     options.events = options.events if "kafka" in options.cases else FEW
     fill = scene.fill(options.events)
-    say("warming the broker up")
-    throughput.kafka(scene, options, "exactly-once")
-    if "kafka" in options.cases:
-        pair(scene, options, throughput.kafka, ("exactly-once", "at-least-once"), results)
-        for kind in ("exactly-once", "at-least-once"):
-            for run in results[kind]:
-                run["command"] = f"{fill}; {run['command']}"
-    if "latency" in options.cases:
-        pair(scene, options, lambda *arguments: live.latency(*arguments[:2]), ("latency",), results)
-    if "recovery" in options.cases:
-        say(f"recovery: {options.repeat} kills of each kind")
-        for kind, runs in live.recovery(scene, options).items():
-            results[f"recovery, {kind}"] = runs
-            say(f"  {kind}: {[run['back_s'] for run in runs]} s")
+    throughput.kafka(scene, options, "exactly-once", fill)
+    attempt("kafka", lambda: pair(scene, options, lambda *which: throughput.kafka(*which, fill), ("exactly-once", "at-least-once"), results))
+    attempt("latency", lambda: pair(scene, options, lambda *which: live.latency(*which[:2]), ("latency",), results))
+    attempt("recovery", lambda: recovery(scene, options, results))
+    return failures
+
+
+def recovery(scene, options, results):
+    say(f"recovery: {options.repeat} kills of each kind")
+    for kind, runs in live.recovery(scene, options).items():
+        results[f"recovery, {kind}"] = runs
+        say(f"  {kind}: {[run['back_s'] for run in runs]} s")
 
 
 def main():
     options = parse()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-bench-"))
-    started, results = time.monotonic(), {}
+    started, results, failures = time.monotonic(), {}, []
     about = report.about(options)
     try:
         with Scene(folder, with_services=set(options.cases) != {"memory"}) as scene:
-            play(scene, options, results)
+            failures = play(scene, options, results)
     except BenchFailed as failure:
-        say(f"FAILED: {failure}; logs and data stay in {folder}")
-        return 1
+        failures.append(f"the run: {failure}")
+        say(f"FAILED, {failures[-1]}")
     finally:
         # What was measured before a failure is not lost.
         if results:
-            for path in report.write(RESULTS, options.name, about | {"minutes": round((time.monotonic() - started) / 60, 1)}, results):
+            minutes = round((time.monotonic() - started) / 60, 1)
+            for path in report.write(RESULTS, options.name, about | {"minutes": minutes, "failures": failures}, results):
                 say(f"wrote {path}")
+    if failures:
+        say(f"logs and data stay in {folder}")
+        return 1
     if not options.keep:
         shutil.rmtree(folder, ignore_errors=True)
     return 0

@@ -12,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
-# (title, kinds, [(figure, heading)], (figure, numerator, denominator, what it says))
+# (title, kinds, [figure], (figure, numerator, denominator))
 TABLES = (
     ("Throughput in memory: made-up logins (JSON) to a local log", ("heap", "rocksdb"),
      ("logins_per_s", "flowing_per_s", "logins_per_cpu_s", "cpu_s_per_million", "rss_peak_mb"), ("logins_per_s", "rocksdb", "heap")),
@@ -73,6 +73,7 @@ def markdown(facts, results, summaries):
     changes = ", with changes" if facts["with_changes"] else ""
     lines = ["# Figures of the login job", "", f"Commit `{facts['commit'][:12]}`{changes}, {facts['at']}; {facts['machine']}.",
              f"All of it: `{facts['command']}` ({facts['minutes']} minutes). Median (least..greatest) of the runs.", ""]
+    lines += [line for failure in facts["failures"] for line in (f"**Failed**: {failure}", "")]
     for title, kinds, figures, ratio in TABLES:
         if not (there := [kind for kind in kinds if kind in results]):
             continue

@@ -22,7 +22,7 @@ OUTPUTS = (ENRICHED, "login-anomalies", "login-events-late", "login-events-dlq")
 PARTITIONS = 4
 USERS = 10_000
 # Bounds for waits; a run that takes longer has failed.
-RUN_SECONDS = 900
+RUN_SECONDS = 300
 START_SECONDS = 60
 STOP_SECONDS = 60
 

@@ -30,8 +30,8 @@ def memory(scene, options, backend):
     return figures | {"command": prepare + figures["command"]}
 
 
-def kafka(scene, options, delivery):
-    """Avro from Kafka, through the registry's schemas, to Kafka. Every run reads the same backlog."""
+def kafka(scene, options, delivery, fill):
+    """Avro from Kafka, through the registry's schemas, to Kafka. Every run reads the same backlog, which the command `fill` wrote."""
     data = scene.data()
     before = {topic: scene.probe("ends", topic) for topic in OUTPUTS}
     # A new job on topics that hold an older one's output.
@@ -40,7 +40,7 @@ def kafka(scene, options, delivery):
     visible = scene.probe("count", ENRICHED, "--from", before[ENRICHED])
     if visible != figures["rows_expected"]:
         raise BenchFailed(f"{visible} committed rows in '{ENRICHED}', not {figures['rows_expected']}")
-    return figures | {"rows_visible": visible}
+    return figures | {"rows_visible": visible, "command": f"{fill}; {figures['command']}"}
 
 
 def set_of(settings):
@@ -83,6 +83,9 @@ def watch(job, data, events, started):
         if records > 0:
             first = now if first is None else first
         # WNOWAIT keeps the process for wait4, which alone says what it spent.
+        if now > RUN_SECONDS:
+            job.kill()
+            raise BenchFailed(f"the job read {records} of {events} records in {RUN_SECONDS} s: {job.last_lines()}")
         if records >= events or is_over(job):
             return (first or 0.0), now
         time.sleep(LOOK_SECONDS)

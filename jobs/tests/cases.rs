@@ -1,6 +1,8 @@
 //! The shipped program on every case, exact: with the recorded epochs, as one epoch, and with its own ticks, where the naive
 //! batch computation of `dataflow-oracle` runs on the epochs that the program exported.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use dataflow_oracle::{Case, Emission, check_eager, compare, compare_per_user, coverage, net, parse_bindings};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

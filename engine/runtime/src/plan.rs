@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::facts::Bound;
 use crate::link::Link;
 use crate::settings::RuntimeSettings;
-use crate::start::{self, CheckpointFacts, LogFacts, SinkFacts, StartFacts};
+use crate::start::{self, CheckpointFacts, Doubt, LogFacts, SinkFacts, StartFacts};
 use dataflow_core::binding::{BindingState, PartitionState};
 use dataflow_core::{
     Binding, ChainHash, Environment, Epoch, EpochOutput, Error, Generation, Lineage, Micros, Partition, Result,
@@ -169,6 +169,10 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         control.status.damaged_checkpoints.add(1);
     }
     let restored = manifest.as_ref().map_or(0, |m| m.epoch);
+    let extent = binding_log::extent(&*storage, BINDINGS)?;
+    if let Some(extent) = extent.as_ref().filter(|extent| extent.base > 0 && manifest.is_none()) {
+        return Err(Doubt::NoCheckpointForLog { first: extent.first }.into()); // there is no state to scan the rest from
+    }
     let scan = binding_log::scan(&*storage, BINDINGS, restored)?;
     let identity = SinkIdentity { job: name.clone(), lineage, generation };
     let (mut opened, mut sink_facts) = (Vec::new(), Vec::new());
@@ -185,7 +189,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         log: LogFacts {
             first: scan.first,
             last: scan.last,
-            is_whole: binding_log::extent(&*storage, BINDINGS)?.is_none_or(|extent| extent.base == 0),
+            is_whole: extent.is_none_or(|extent| extent.base == 0),
             torn: match &scan.tail {
                 Tail::Clean => None,
                 Tail::Torn { segment, offset, .. } => Some((segment.clone(), *offset)),

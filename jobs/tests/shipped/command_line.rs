@@ -97,8 +97,14 @@ fn errors_as_json() {
 
 #[test]
 fn help_has_an_example_for_every_verb() {
-    let verbs: [&[&str]; 6] =
-        [&["run"], &["check"], &["tail"], &["bindings", "export"], &["checkpoints", "list"], &["checkpoints", "verify"]];
+    let verbs: [&[&str]; 6] = [
+        &["run"],
+        &["check"],
+        &["tail"],
+        &["bindings", "export"],
+        &["checkpoints", "list"],
+        &["checkpoints", "verify"],
+    ];
     for verb in verbs {
         let help = run(&[verb, &["--help"]].concat()).ok();
         let example = help.lines().find(|line| line.trim_start().starts_with("Example: dataflow ")).unwrap_or_default();
@@ -146,7 +152,8 @@ fn verbs_that_read() {
     assert_eq!(part, all[2..5]);
     assert_eq!(job.say(&["bindings", "export"], &["--from", &(last + 1).to_string()]).ok(), "");
 
-    let list: Vec<Value> = serde_json::from_str(&job.say(&["checkpoints", "list"], &["--output", "json"]).ok()).unwrap();
+    let list: Vec<Value> =
+        serde_json::from_str(&job.say(&["checkpoints", "list"], &["--output", "json"]).ok()).unwrap();
     assert_eq!((&list[0]["epoch"], &list[0]["clean"]), (&Value::from(last), &Value::from(true)));
     assert!(list.is_sorted_by_key(|row| std::cmp::Reverse(row["epoch"].as_u64())));
     let verified: Vec<Value> =

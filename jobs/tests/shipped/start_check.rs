@@ -40,9 +40,8 @@ impl Base {
         }
         let never = [SET[1], "runtime.checkpoint_interval_ms=600000"];
         let mut life = embedded(&live, &never).start(&[]);
-        let status = life.wait("output after the checkpoint", |s| {
-            count(s, "epoch_committed") > count(s, "restored_epoch") + 30
-        });
+        let status =
+            life.wait("output after the checkpoint", |s| count(s, "epoch_committed") > count(s, "restored_epoch") + 30);
         assert!(life.kill_after(std::time::Duration::ZERO));
         copy(&live, &folder.path().join("late"));
         let last = |name: &str| embedded(&folder.path().join(name), &[]).bindings().last().unwrap().epoch;
@@ -137,13 +136,19 @@ fn what_does_not_belong_together_is_refused() {
     refused(&base, "a segment in the middle is missing", 4, &["bindings"], |data| {
         let after = rows(data).remove(&(base.checkpoint + 1)).unwrap().segment;
         let segments = sorted(&data.join("bindings"));
-        let middle = segments.iter().filter(|s| **s > after).nth(0).filter(|s| *s != segments.last().unwrap());
+        let middle = segments.iter().find(|s| **s > after).filter(|s| *s != segments.last().unwrap());
         fs::remove_file(middle.expect("the log after the checkpoint has three segments")).unwrap();
     });
-    refused(&base, "the log's beginning is gone, and every checkpoint", 4, &["no intact checkpoint"], |data| {
-        fs::remove_dir_all(data.join("checkpoints")).unwrap();
-        fs::remove_file(&sorted(&data.join("bindings"))[0]).unwrap();
-    });
+    refused(
+        &base,
+        "the log's beginning is gone, and every checkpoint",
+        4,
+        &["begins at epoch", "no intact checkpoint"],
+        |data| {
+            fs::remove_dir_all(data.join("checkpoints")).unwrap();
+            fs::remove_file(&sorted(&data.join("bindings"))[0]).unwrap();
+        },
+    );
     refused(&base, "output removed", 4, &[&sink, "no output of this job", &c], |data| {
         fs::remove_dir_all(data.join("output").join(SINK)).unwrap();
     });
@@ -172,7 +177,9 @@ fn what_is_of_another_job_is_refused() {
     let both = [&*ours, &*theirs];
     refused(&base, "foreign output", 4, &both, |data| replace(&other.path("late"), data, "output"));
     refused(&base, "foreign checkpoints", 4, &both, |data| replace(&other.path("late"), data, "checkpoints"));
-    refused(&base, "foreign log", 4, &["bindings"], |data| replace(&other.path("late"), data, "bindings"));
+    refused(&base, "foreign log", 4, &["binding log", "the checkpoint"], |data| {
+        replace(&other.path("late"), data, "bindings")
+    });
     refused(&base, "foreign identity", 4, &both, |data| {
         fs::copy(other.path("late").join("identity"), data.join("identity")).unwrap();
     });
@@ -219,7 +226,8 @@ fn a_damaged_checkpoint_is_passed_over_loudly() {
         } else {
             // A file that the newest one has and the ones before it have not.
             let text = |path: &Path| fs::read_to_string(path).unwrap();
-            let older: String = sorted(&data.path().join("checkpoints/manifests")).iter().rev().skip(1).map(|p| text(p)).collect();
+            let older: String =
+                sorted(&data.path().join("checkpoints/manifests")).iter().rev().skip(1).map(|p| text(p)).collect();
             let is_new = |path: &PathBuf| {
                 let name = path.file_stem().unwrap().to_str().unwrap();
                 let hash = name.split('-').next().unwrap();
