@@ -25,6 +25,9 @@ pub(super) fn line(traffic: &Traffic, profile: &Profile, storage: &Arc<dyn Stora
     let state = binding_log::scan(&**storage, BINDINGS, 0)?.end().0;
     let ends = state.partitions.iter().map(|(p, state)| (p.index, state.end)).collect();
     let complete: Vec<Label> = traffic.labels(&ends).into_iter().filter(|label| label.complete).collect();
+    if complete.is_empty() {
+        return Ok(None); // a short run ends before an attack does
+    }
     let mut said: BTreeSet<(String, String, String)> = BTreeSet::new();
     let mut tail = Tail::new(storage.clone(), &format!("{LOGS}/{sink}"), TOPIC, None);
     loop {
