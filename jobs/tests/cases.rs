@@ -12,7 +12,7 @@ const TOPICS: [&str; 4] = ["login-events-enriched", "login-anomalies", "login-ev
 const LARGE: [&str; 4] = ["case-1", "case-2", "case-3", "case-4"];
 
 fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("cases")
 }
 
 /// Runs the files profile on a case; the folder that it wrote.
@@ -21,7 +21,7 @@ fn run(case: &str, workers: usize, emit: &str, set: &[&str]) -> tempfile::TempDi
     let (input, output) =
         (format!("input={}", cases().join(case).display()), format!("output={}", out.path().display()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_login_anomalies"));
-    command.arg("run").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("login_anomalies.rs"));
+    command.arg("run").arg(PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("login_anomalies.rs"));
     command.args(["--profile", "files", "--until-end", "--workers", &workers.to_string()]);
     for assignment in [&input, &output, &format!("emit={emit}")].map(String::as_str).iter().chain(set) {
         command.args(["--set", assignment]);

@@ -23,7 +23,7 @@ const HAND: [&str; 9] = [
 ];
 
 fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/cases").join(case)
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../jobs/cases").join(case)
 }
 
 fn load(case: &str, bindings: &str) -> (Case, Vec<BindingRow>) {

@@ -7,7 +7,7 @@ use crate::control::Control;
 use crate::link::Link;
 use crate::plan::SinkConnection;
 use dataflow_core::{BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Result, TaskState};
-use dataflow_state::backend::Cut;
+use dataflow_state::backend::PendingCut;
 use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -26,8 +26,8 @@ pub struct PartCut {
     pub worker: usize,
     /// Version of its values.
     pub version: u16,
-    /// The files.
-    pub cut: Cut,
+    /// The files, which this task may have to write first.
+    pub cut: PendingCut,
 }
 
 /// Everything a manifest says, and the cuts to store.
@@ -89,12 +89,13 @@ impl Writer {
     fn write(&mut self, request: CheckpointRequest) -> Result<()> {
         let mut parts = Vec::new();
         for part in &request.parts {
+            let cut = part.cut.finish()?;
             parts.push(self.store.store_part(
                 &part.operator,
                 part.worker,
                 self.generation.number,
                 part.version,
-                &part.cut,
+                &cut,
             )?);
         }
         let manifest = Manifest {

@@ -466,6 +466,11 @@ impl Plan {
         Ok(versions)
     }
 
+    /// The watermark of the epoch that this run goes on from.
+    pub fn watermark_at_start(&self) -> Option<Micros> {
+        self.start.state.watermark
+    }
+
     /// Whether an epoch cuts state: a replayed one does not.
     pub(crate) fn cuts_at(&self, epoch: Epoch) -> bool {
         epoch > self.start.bound.epoch

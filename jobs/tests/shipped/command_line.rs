@@ -4,7 +4,7 @@ use crate::process::{Said, job_file, program, say};
 use crate::traffic::Embedded;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 fn run(words: &[&str]) -> Said {
     say(program(words))
@@ -67,7 +67,7 @@ fn a_misspelt_key_of_the_settings_file_is_refused_with_the_nearest() {
 fn what_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/hand/01-new-country");
+    let case = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("cases/hand/01-new-country");
     let files = |input: &str, more: &[&str]| {
         let set = [format!("input={input}"), format!("output={}", path("out"))];
         let words = ["--profile", "files", "--until-end", "--set", &set[0], "--set", &set[1]];

@@ -48,7 +48,7 @@ impl Said {
 
 /// The job file that is shipped.
 pub(crate) fn job_file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("login_anomalies.rs")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("login_anomalies.rs")
 }
 
 /// The program with these words.

@@ -14,6 +14,7 @@ use dataflow_core::{Micros, Position, Stamped};
 use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The detector and its parameters.
 ///
@@ -62,7 +63,8 @@ impl Default for Burst {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sessions {
     /// Start and count of those before the open one, oldest first.
-    closed: VecDeque<(Micros, u64)>,
+    /// Shared between copies of the history until a session ends.
+    closed: Arc<VecDeque<(Micros, u64)>>,
     open: Option<Session>,
 }
 
@@ -148,13 +150,15 @@ impl Detector for Burst {
                 open.logins += 1;
             }
             open => {
-                let before = open.replace(Session::begin(event));
-                history.closed.extend(before.map(|session| (session.start, session.logins)));
-                let excess = history.closed.len().saturating_sub(self.sessions_max);
-                history.closed.drain(..excess);
-                let remembered = |start: Micros| event.time.since(start) <= self.window_us;
-                while history.closed.front().is_some_and(|(start, _)| !remembered(*start)) {
-                    history.closed.pop_front();
+                if let Some(before) = open.replace(Session::begin(event)) {
+                    let closed = Arc::make_mut(&mut history.closed);
+                    closed.push_back((before.start, before.logins));
+                    let excess = closed.len().saturating_sub(self.sessions_max);
+                    closed.drain(..excess);
+                    let remembered = |start: Micros| event.time.since(start) <= self.window_us;
+                    while closed.front().is_some_and(|(start, _)| !remembered(*start)) {
+                        closed.pop_front();
+                    }
                 }
             }
         }

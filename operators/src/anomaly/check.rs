@@ -71,10 +71,12 @@ pub(super) fn logins(drafts: &[Draft], gaps: &[i64]) -> Vec<Stamped<Login>> {
             (country.is_some() || position.is_some()).then(|| Arc::new(Place { country, city: None, position }));
         let login = Login {
             place,
-            device: format!("d{}", draft.device).into(),
-            platform: format!("p{}", draft.platform).into(),
             success: draft.success,
-            ..Login::new(&format!("u{}", draft.user), "203.0.113.7")
+            ..Login::new(&format!("u{}", draft.user), "203.0.113.7").on(
+                &format!("d{}", draft.device),
+                &format!("p{}", draft.platform),
+                "",
+            )
         };
         logins.push(login.at(time, 0, offset as u64));
     }

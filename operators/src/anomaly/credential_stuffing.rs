@@ -10,10 +10,11 @@
 //! less one; and the end of the last window that fired.
 
 use super::detector::NEVER_MATTERS;
-use super::{Detail, Detector, Login, Severity, Verdict};
+use super::{Detail, Detector, Login, Severity, Texts, Verdict};
 use dataflow_core::time::{MINUTE, SECOND};
 use dataflow_core::{Micros, Position, Stamped};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// The detector and its parameters.
 ///
@@ -49,7 +50,7 @@ impl Default for CredentialStuffing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Users {
     /// Each user's last login since the start of the window that decides, in login order.
-    last: Vec<LastLogin>,
+    last: SmallVec<[LastLogin; 1]>,
     /// The end of the last window that fired.
     fired_until: Option<Micros>,
 }
@@ -57,7 +58,7 @@ pub struct Users {
 /// A user's last login from the address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct LastLogin {
-    user_id: Box<str>,
+    user: Texts<1>,
     time: Micros,
     position: Position,
 }
@@ -83,12 +84,12 @@ impl Detector for CredentialStuffing {
         if window_start > event.time {
             return None;
         }
-        let others = history.last.iter().filter(|x| x.time >= window_start && x.user_id != event.data.user_id);
+        let others = history.last.iter().filter(|x| x.time >= window_start && x.user.get(0) != event.data.user_id());
         let users = 1 + others.clone().count();
         (users >= self.users).then(|| Verdict {
             severity: Severity::High,
             evidence: others.map(|x| x.position).chain([event.position]).collect(),
-            detail: Detail::Stuffing { ip: event.data.ip.clone(), users: users as u64, window_start },
+            detail: Detail::Stuffing { ip: event.data.ip().into(), users: users as u64, window_start },
         })
     }
 
@@ -100,10 +101,10 @@ impl Detector for CredentialStuffing {
             history.fired_until = Some(window_start.plus(self.window_us));
         }
         let since = self.earliest(history.fired_until, event.time);
-        history.last.retain(|x| x.time >= since && x.user_id != event.data.user_id);
+        history.last.retain(|x| x.time >= since && x.user.get(0) != event.data.user_id());
         if event.time >= since {
             let Stamped { time, position, data } = event;
-            history.last.push(LastLogin { user_id: data.user_id.clone(), time: *time, position: *position });
+            history.last.push(LastLogin { user: data.user(), time: *time, position: *position });
         }
         history.fired_until = history.fired_until.filter(|until| event.time <= self.until_matters(*until));
     }
@@ -142,7 +143,7 @@ mod tests {
                 let mut users: BTreeMap<&str, usize> = BTreeMap::new();
                 for (j, x) in logins[..=i].iter().enumerate() {
                     if x.data.address == e.data.address && x.time.0 >= s && x.time.0 < s + detector.window_us {
-                        users.insert(&x.data.user_id, j);
+                        users.insert(x.data.user_id(), j);
                     }
                 }
                 if users.len() < detector.users {
@@ -155,7 +156,7 @@ mod tests {
                     severity: Severity::High,
                     evidence: rows.iter().map(|j| logins[*j].position).collect(),
                     detail: Detail::Stuffing {
-                        ip: e.data.ip.clone(),
+                        ip: e.data.ip().into(),
                         users: rows.len() as u64,
                         window_start: Micros(s),
                     },

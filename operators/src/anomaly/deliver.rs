@@ -11,8 +11,8 @@ use dataflow_runtime::time::Late;
 /// A row of `login-events-enriched`.
 pub fn enriched(topic: TopicId, login: &Stamped<Login>) -> OutputRow {
     let order = RowOrder { phase: 1, time: login.time, position: login.position, rank: 0 };
-    let mut row = row(topic, order, login.data.user_id.as_bytes());
-    rows::user_key(&login.data.user_id, login.time, row.key.get_or_insert_default());
+    let mut row = row(topic, order, login.data.user_id().as_bytes());
+    rows::user_key(login.data.user_id(), login.time, row.key.get_or_insert_default());
     rows::enriched_row(login, &mut row.value);
     row
 }
@@ -22,8 +22,8 @@ pub fn anomaly(topic: TopicId, said: &Said<Finding>, source: &str) -> OutputRow 
     let finding = &said.finding;
     let (phase, status) = if said.withdrawn { (0, Status::Withdrawn) } else { (1, Status::Raised) };
     let order = RowOrder { phase, time: finding.time, position: finding.position, rank: finding.detector };
-    let mut row = row(topic, order, finding.user_id.as_bytes());
-    rows::user_key(&finding.user_id, finding.time, row.key.get_or_insert_default());
+    let mut row = row(topic, order, finding.user.get(0).as_bytes());
+    rows::user_key(finding.user.get(0), finding.time, row.key.get_or_insert_default());
     rows::anomaly_row(finding, status, said.epoch, source, &mut row.value);
     row
 }
@@ -32,8 +32,8 @@ pub fn anomaly(topic: TopicId, said: &Said<Finding>, source: &str) -> OutputRow 
 pub fn late(topic: TopicId, late: &Late<Login>, source: &str) -> OutputRow {
     let record = &late.record;
     let order = RowOrder { phase: 1, time: record.time, position: record.position, rank: 0 };
-    let mut row = row(topic, order, record.data.user_id.as_bytes());
-    row.key = Some(record.data.user_id.as_bytes().to_vec());
+    let mut row = row(topic, order, record.data.user_id().as_bytes());
+    row.key = Some(record.data.user_id().as_bytes().to_vec());
     rows::late_row(record, source, late.epoch, late.watermark, &mut row.value);
     row
 }

@@ -117,7 +117,7 @@ fn step_one<D: Detector>(detector: &D, history: &mut D::History, event: &Stamped
             detector: D::RANK,
             time: event.time,
             position: event.position,
-            user_id: event.data.user_id.clone(),
+            user: event.data.user(),
             country: event.data.country().cloned(),
             severity,
             evidence,
@@ -184,7 +184,7 @@ mod tests {
         set.step(&mut history, &event, &mut found);
         assert_eq!(found.len(), 1);
         assert_eq!(
-            (found[0].detector, &*found[0].user_id, found[0].order()),
+            (found[0].detector, found[0].user.get(0), found[0].order()),
             (1, "ana", (event.time, event.position, 1))
         );
         assert!(!<(NewCountry, UnresolvedAddress, Burst)>::is_default(&history));

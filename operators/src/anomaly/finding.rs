@@ -2,6 +2,7 @@
 //!
 //! Everything here is compared by value: eager emission says the difference between two lists of findings.
 
+use super::Texts;
 use dataflow_core::{Micros, Position};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -100,7 +101,7 @@ pub struct Finding {
     /// The login's position.
     pub position: Position,
     /// The login's user.
-    pub user_id: Box<str>,
+    pub user: Texts<1>,
     /// The login's country.
     pub country: Option<Arc<str>>,
     /// How bad it is.

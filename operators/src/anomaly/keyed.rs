@@ -19,7 +19,7 @@ impl<D: Detectors> Rules for ByUser<D> {
     type Finding = Finding;
 
     fn key(&self, event: &Login, out: &mut Vec<u8>) -> bool {
-        out.extend_from_slice(event.user_id.as_bytes());
+        out.extend_from_slice(event.user_id().as_bytes());
         true
     }
 
@@ -43,8 +43,8 @@ impl<D: Detectors> Rules for ByUser<D> {
         DETECTORS[usize::from(finding.detector)].0
     }
 
-    fn weight(&self, _history: &D::History, event: Option<&Login>) -> usize {
-        weight::<D>(event)
+    fn event_weight(&self, event: &Login) -> usize {
+        weight(event)
     }
 }
 
@@ -82,18 +82,11 @@ impl<D: Detectors> Rules for ByAddress<D> {
         DETECTORS[usize::from(finding.detector)].0
     }
 
-    fn weight(&self, _history: &D::History, event: Option<&Login>) -> usize {
-        weight::<D>(event)
+    fn event_weight(&self, event: &Login) -> usize {
+        weight(event)
     }
 }
 
-/// A history's lists are bounded and short; twice its fixed part covers what they hold beside it.
-fn weight<D: Detectors>(event: Option<&Login>) -> usize {
-    match event {
-        None => 2 * size_of::<D::History>(),
-        Some(event) => {
-            let text = [&event.user_id, &event.ip, &event.device, &event.platform, &event.user_agent];
-            size_of::<Stamped<Login>>() + text.iter().map(|t| t.len()).sum::<usize>()
-        }
-    }
+fn weight(login: &Login) -> usize {
+    size_of::<Stamped<Login>>() + login.text_bytes()
 }

@@ -16,6 +16,7 @@ pub mod new_country;
 pub mod new_device;
 pub mod rows;
 pub mod seen;
+mod texts;
 pub mod unresolved_address;
 
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub use keyed::{ByAddress, ByUser};
 pub use login::{LOGIN_EVENT_SCHEMA, Login, LoginEvent};
 pub use new_country::NewCountry;
 pub use new_device::NewDevice;
+pub use texts::Texts;
 pub use unresolved_address::UnresolvedAddress;

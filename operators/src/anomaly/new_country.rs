@@ -10,8 +10,7 @@ use super::{Detail, Detector, Login, Severity, Verdict};
 use dataflow_core::time::{DAY, SECOND};
 use dataflow_core::{Micros, Stamped};
 use serde::{Deserialize, Serialize};
-use smallvec::smallvec;
-use std::collections::BTreeMap;
+use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 
 /// The detector and its parameters.
@@ -53,7 +52,15 @@ pub struct Countries {
     /// All logins of the user.
     all: Seen,
     /// Those with a country, by country. Swept when a country comes in, so it holds no more than one window had.
-    by_country: BTreeMap<Arc<str>, Seen>,
+    /// Few, so a sorted list; most users have one or two.
+    by_country: SmallVec<[(Arc<str>, Seen); 2]>,
+}
+
+impl Countries {
+    /// Where a country stands, or would.
+    fn find(&self, country: &str) -> Result<usize, usize> {
+        self.by_country.binary_search_by(|(other, _)| (**other).cmp(country))
+    }
 }
 
 impl NewCountry {
@@ -68,8 +75,8 @@ impl Detector for NewCountry {
     const REASON: &'static str = "Login from new country";
 
     fn judge(&self, history: &Countries, event: &Stamped<Login>) -> Option<Verdict> {
-        let seen = history.by_country.get(event.data.country()?);
-        if seen.is_some_and(|seen| seen.within(self.stretch(), event.time)) {
+        let seen = history.find(event.data.country()?);
+        if seen.is_ok_and(|at| history.by_country[at].1.within(self.stretch(), event.time)) {
             return None;
         }
         let known = history.all.within(self.stretch(), event.time);
@@ -80,13 +87,17 @@ impl Detector for NewCountry {
     fn absorb(&self, history: &mut Countries, event: &Stamped<Login>, _: Option<&Verdict>) {
         history.all.add(self.stretch(), event.time);
         let Some(country) = event.data.country() else { return };
-        if let Some(seen) = history.by_country.get_mut(country) {
-            seen.add(self.stretch(), event.time);
+        if let Ok(at) = history.find(country) {
+            history.by_country[at].1.add(self.stretch(), event.time);
             return;
         }
         let oldest = event.time.plus(-self.window_us);
-        history.by_country.retain(|_, seen| seen.newest() >= Some(oldest));
-        history.by_country.entry(country.clone()).or_default().add(self.stretch(), event.time);
+        history.by_country.retain(|(_, seen)| seen.newest() >= Some(oldest));
+        if let Err(at) = history.find(country) {
+            let mut seen = Seen::default();
+            seen.add(self.stretch(), event.time);
+            history.by_country.insert(at, (country.clone(), seen));
+        }
     }
 
     fn expires(&self, history: &Countries) -> Micros {
@@ -121,7 +132,7 @@ mod tests {
             let logins = logins(&drafts, &[0, 0, 1, SECOND / 2, SECOND, 2 * SECOND, 3 * SECOND, DAY, 7 * DAY, 7 * DAY + SECOND]);
             check::check(&detector, &logins, |i| naive(&detector, &logins, i), |history| {
                 assert!(history.all.size() <= 2, "{history:?}");
-                assert!(history.by_country.len() <= check::COUNTRIES && history.by_country.values().all(|seen| seen.size() <= 2));
+                assert!(history.by_country.len() <= check::COUNTRIES && history.by_country.iter().all(|(_, seen)| seen.size() <= 2));
             })?;
         }
     }

@@ -6,11 +6,11 @@
 //! last of the user.
 
 use super::detector::NEVER_MATTERS;
-use super::{Detail, Detector, Login, Severity, Verdict};
+use super::{Detail, Detector, Login, Severity, Texts, Verdict};
 use dataflow_core::time::DAY;
 use dataflow_core::{Micros, Stamped};
 use serde::{Deserialize, Serialize};
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 /// The detector and its parameters.
 ///
@@ -20,7 +20,7 @@ use smallvec::smallvec;
 /// let detectors = (NewDevice::default(),);
 /// let (mut history, mut found) = (Default::default(), Vec::new());
 /// for (day, device) in [(0, "Mac"), (1, "Kindle"), (2, "Kindle"), (32, "Mac")] {
-///     let login = Login { device: device.into(), ..Login::new("ana", "203.0.113.7") };
+///     let login = Login::new("ana", "203.0.113.7").on(device, "", "");
 ///     detectors.step(&mut history, &login.at(Micros(day * DAY), 0, day as u64), &mut found);
 /// }
 /// let days: Vec<_> = found.iter().map(|f| f.position.offset).collect();
@@ -47,21 +47,23 @@ pub struct Devices {
     known: Option<(Micros, Micros)>,
     /// Each pair of device and platform with its last ok login, sorted. Swept when a pair comes in, so it holds no more
     /// than one window had.
-    pairs: Vec<Pair>,
+    pairs: SmallVec<[Pair; 2]>,
 }
 
 /// A device on a platform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Pair {
-    device: Box<str>,
-    platform: Box<str>,
+    /// Device, platform.
+    names: Texts<2>,
     last: Micros,
 }
 
 impl Devices {
     /// Where the pair of `login` stands, or would.
     fn find(&self, login: &Login) -> Result<usize, usize> {
-        self.pairs.binary_search_by(|pair| (&pair.device, &pair.platform).cmp(&(&login.device, &login.platform)))
+        self.pairs.binary_search_by(|Pair { names, .. }| {
+            (names.get(0), names.get(1)).cmp(&(login.device(), login.platform()))
+        })
     }
 }
 
@@ -79,7 +81,7 @@ impl Detector for NewDevice {
         if history.find(&event.data).is_ok_and(|at| remembered(history.pairs[at].last)) {
             return None;
         }
-        let detail = Detail::Device { device: event.data.device.clone(), platform: event.data.platform.clone() };
+        let detail = Detail::Device { device: event.data.device().into(), platform: event.data.platform().into() };
         Some(Verdict { severity: Severity::Medium, evidence: smallvec![event.position], detail })
     }
 
@@ -99,8 +101,8 @@ impl Detector for NewDevice {
         }
         history.pairs.retain(|pair| remembered(pair.last));
         if let Err(at) = history.find(&event.data) {
-            let Login { device, platform, .. } = event.data.clone();
-            history.pairs.insert(at, Pair { device, platform, last: event.time });
+            let names = Texts::new([event.data.device(), event.data.platform()]);
+            history.pairs.insert(at, Pair { names, last: event.time });
         }
     }
 
@@ -126,13 +128,13 @@ mod tests {
         let first = ok[silence.unwrap_or(0)];
         let known = ok[..ok.len() - 1].iter().any(|x| {
             e.time.0 - x.time.0 <= detector.window_us
-                && x.data.device == e.data.device
-                && x.data.platform == e.data.platform
+                && x.data.device() == e.data.device()
+                && x.data.platform() == e.data.platform()
         });
         (!known && e.time.0 - first.time.0 >= detector.learn_us).then(|| Verdict {
             severity: Severity::Medium,
             evidence: smallvec![e.position],
-            detail: Detail::Device { device: e.data.device.clone(), platform: e.data.platform.clone() },
+            detail: Detail::Device { device: e.data.device().into(), platform: e.data.platform().into() },
         })
     }
 
@@ -151,7 +153,7 @@ mod tests {
     fn a_flood_of_devices_is_forgotten() {
         let (detector, mut history) = (NewDevice::default(), Devices::default());
         for day in 0..200 {
-            let login = Login { device: format!("{day}").into(), ..Login::new("a", "") };
+            let login = Login::new("a", "").on(&day.to_string(), "", "");
             detector.absorb(&mut history, &login.at(Micros(day * DAY), 0, day as u64), None);
             assert!(history.pairs.len() <= 31, "day {day}");
         }

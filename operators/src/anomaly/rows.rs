@@ -13,10 +13,10 @@ use std::io::Write;
 pub fn enriched_row(login: &Stamped<Login>, out: &mut Vec<u8>) {
     let data = &login.data;
     Object::open(out)
-        .text("user_id", &data.user_id)
+        .text("user_id", data.user_id())
         .time("timestamp", login.time)
-        .text("ip", &data.ip)
-        .text("platform", &data.platform)
+        .text("ip", data.ip())
+        .text("platform", data.platform())
         .text("device_type", data.device_type())
         .text_or_null("country", data.country().map(|country| &**country))
         .text_or_null("city", data.city().map(|city| &**city))
@@ -35,7 +35,7 @@ pub fn anomaly_row(finding: &Finding, status: Status, epoch: Epoch, source: &str
         .key("id")
         .id(finding.detector, source, finding.position)
         .text("status", status.name())
-        .text("user_id", &finding.user_id)
+        .text("user_id", finding.user.get(0))
         .time("timestamp", finding.time)
         .text("detector", name)
         .text("reason", reason)
@@ -60,12 +60,12 @@ pub fn anomaly_row(finding: &Finding, status: Status, epoch: Epoch, source: &str
 pub fn late_row(login: &Stamped<Login>, source: &str, epoch: Epoch, watermark: Micros, out: &mut Vec<u8>) {
     let data = &login.data;
     Object::open(out)
-        .text("user_id", &data.user_id)
+        .text("user_id", data.user_id())
         .time("timestamp", login.time)
-        .text("ip", &data.ip)
-        .text("device", &data.device)
-        .text("platform", &data.platform)
-        .text("user_agent", &data.user_agent)
+        .text("ip", data.ip())
+        .text("device", data.device())
+        .text("platform", data.platform())
+        .text("user_agent", data.user_agent())
         .bool("success", data.success)
         .position(source, login.position)
         .number("epoch", epoch)
@@ -250,7 +250,7 @@ mod tests {
             detector: D::RANK,
             time: Micros::parse(t).unwrap(),
             position: position(e.0, e.1),
-            user_id: user.into(),
+            user: Login::new(user, "").user(),
             country: Some(country).filter(|c| !c.is_empty()).map(Arc::from),
             severity,
             evidence: evidence.iter().map(|(p, o)| position(*p, *o)).collect(),
@@ -348,8 +348,7 @@ mod tests {
     #[test]
     fn logins_as_the_cases_have_them() {
         let place = Place { country: Some("NL".into()), city: Some("Amsterdam".into()), position: None };
-        let login =
-            Login { platform: "ios".into(), place: Some(Arc::new(place)), ..Login::new("n00022", "91.198.174.115") };
+        let login = Login { place: Some(Arc::new(place)), ..Login::new("n00022", "91.198.174.115").on("", "ios", "") };
         let login = login.at(Micros::parse("2026-03-03T09:03:42.096Z").unwrap(), 0, 0);
         assert_eq!(
             written(|out| enriched_row(&login, out)),
@@ -359,12 +358,7 @@ mod tests {
             &written(|out| user_key("n00022", login.time, out)),
             r#"{"user_id":"n00022","timestamp":"2026-03-03T09:03:42.096000Z"}"#,
         );
-        let late = Login {
-            device: "Android Pixel 8".into(),
-            platform: "windows".into(),
-            user_agent: "агент \"7\"".into(),
-            ..Login::new("u0000", "203.0.197.242")
-        };
+        let late = Login::new("u0000", "203.0.197.242").on("Android Pixel 8", "windows", "агент \"7\"");
         let late = late.at(Micros::parse("2026-03-08T09:01:25.942Z").unwrap(), 0, 152);
         let watermark = Micros::parse("2026-03-08T09:01:41.002Z").unwrap();
         check(

@@ -34,7 +34,7 @@ pub fn enrich<'s>(
                 let place = |event: Stamped<LoginEvent>| Stamped {
                     time: event.time,
                     position: event.position,
-                    data: Login::from_event(event.data, table),
+                    data: Login::from_event(&event.data, table),
                 };
                 output.session(&stamp).give_iterator(batch.drain(..).map(place));
             });

@@ -3,20 +3,25 @@
 //! ```text
 //!   history ──► pending[0] ──► pending[1] ──► ... ──► pending[n-1]        in the order (time, partition, offset)
 //!               │ said[..]     │                       │
-//!               └─ rungs: copies of the history after some prefix, so that judging again costs the changed suffix only
+//!               └─ rungs: copies of the history after some prefix, so that judging again costs the changed suffix only;
+//!                  and the tail, the one after all of them, which is moved and not copied when events come in order
 //! ```
 //!
 //! Pure: no streams, no epochs, no I/O. Invariant: `said` is exactly what [`Rules::step`] finds for the pending events in this
-//! order; whoever changes `pending` judges again from the first change on. Rungs are derived and never stored.
+//! order; whoever changes `pending` judges again from the first change on. Rungs and tail are derived and never stored.
 
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Micros, Position, Result, Stamped};
 use dataflow_state::table::StateValue;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::VecDeque;
 use std::fmt::Debug;
 
 /// Pending events between two rungs: bounds what a late insertion judges again before the first change.
 const RUNG_EVERY: usize = 32;
+
+/// What the lists of a history hold beside its fixed part, on average: they are bounded, and most are short.
+const HISTORY_LISTS_BYTES: usize = 128;
 
 /// What a keyed history computes: the detectors of a key, seen from the operator.
 pub trait Rules: Clone + Send + Sync + 'static {
@@ -39,22 +44,26 @@ pub trait Rules: Clone + Send + Sync + 'static {
     fn about(&self, finding: &Self::Finding) -> (Micros, Position);
     /// The name under which a finding is counted.
     fn label(&self, finding: &Self::Finding) -> &'static str;
-    /// Bytes of an event and of a history in memory, estimated.
-    fn weight(&self, history: &Self::History, event: Option<&Self::Event>) -> usize;
+    /// Bytes of an event in memory, estimated.
+    fn event_weight(&self, event: &Self::Event) -> usize;
 }
 
 /// The state of one key.
 #[derive(Clone, Debug)]
 pub struct KeyState<R: Rules> {
     history: R::History,
-    pending: Vec<Stamped<R::Event>>,
+    pending: VecDeque<Stamped<R::Event>>,
     said: Vec<R::Finding>,
     expires: Micros,
+    /// Bytes of the pending events.
+    events_weight: usize,
     weight: usize,
     /// Whether `said` has gone out (eager emission), or waits for the release (final).
     is_public: bool,
-    /// (n, the history after the first n pending events), ascending in n; the last may be at the end.
+    /// (n, the history after the first n pending events), n a multiple of [`RUNG_EVERY`] when it was made; ascending.
     rungs: Vec<(usize, R::History)>,
+    /// (n, the history after the first n pending events), where judging stopped last: what comes in order goes on from there.
+    tail: Option<(usize, R::History)>,
 }
 
 /// What an insertion came to.
@@ -72,12 +81,14 @@ impl<R: Rules> Default for KeyState<R> {
     fn default() -> Self {
         KeyState {
             history: R::History::default(),
-            pending: Vec::new(),
+            pending: VecDeque::new(),
             said: Vec::new(),
             expires: Micros(i64::MIN),
+            events_weight: 0,
             weight: size_of::<Self>(),
             is_public: false,
             rungs: Vec::new(),
+            tail: None,
         }
     }
 }
@@ -85,53 +96,76 @@ impl<R: Rules> Default for KeyState<R> {
 impl<R: Rules> KeyState<R> {
     /// The time of the first pending event.
     pub fn first_pending(&self) -> Option<Micros> {
-        self.pending.first().map(|e| e.time)
+        self.pending.front().map(|e| e.time)
     }
 
-    /// How many events are pending.
-    pub fn pending(&self) -> usize {
-        self.pending.len()
+    /// The time of the last pending event.
+    pub fn last_pending(&self) -> Option<Micros> {
+        self.pending.back().map(|e| e.time)
     }
 
     /// Puts an event in its place. Returns also the index of the first pending event that changed.
     pub fn insert(&mut self, rules: &R, event: Stamped<R::Event>) -> (Inserted, usize) {
-        let at = self.pending.partition_point(|e| e.order() < event.order());
-        let from = self.pending[..at].partition_point(|e| e.time < event.time);
-        let to = at + self.pending[at..].partition_point(|e| e.time == event.time);
+        let at = match self.pending.back() {
+            Some(last) if last.time < event.time => {
+                let at = self.pending.len();
+                self.put(rules, at, event);
+                return (Inserted::New, at);
+            }
+            _ => self.pending.partition_point(|e| e.order() < event.order()),
+        };
+        let from = self.pending.partition_point(|e| e.time < event.time);
+        let to = self.pending.partition_point(|e| e.time <= event.time);
         let twin = (from..to).find(|i| rules.same(&self.pending[*i].data, &event.data));
         match twin {
             Some(earlier) if earlier < at => (Inserted::Duplicate, self.pending.len()),
             Some(later) => {
-                self.pending.remove(later);
-                self.pending.insert(at, event);
+                let replaced = self.pending.remove(later).expect("the search found it");
+                self.events_weight -= rules.event_weight(&replaced.data);
+                self.put(rules, at, event);
                 (Inserted::Replaces, at)
             }
             None => {
-                self.pending.insert(at, event);
+                self.put(rules, at, event);
                 (Inserted::New, at)
             }
         }
     }
 
+    fn put(&mut self, rules: &R, at: usize, event: Stamped<R::Event>) {
+        self.events_weight += rules.event_weight(&event.data);
+        self.forget_after(at);
+        self.pending.insert(at, event);
+    }
+
+    /// Everything is to be judged again.
+    pub fn forget_judged(&mut self) {
+        self.forget_after(0);
+    }
+
     /// Judges the pending events from index `first` on again. What is no longer true goes to `withdrawn`, what is new to `raised`.
     pub fn judge(&mut self, rules: &R, first: usize, withdrawn: &mut Vec<R::Finding>, raised: &mut Vec<R::Finding>) {
-        let mut history = self.history_after(rules, first);
+        let mut history = self.take_history_after(rules, first);
         let mut now = Vec::new();
         for at in first..self.pending.len() {
             rules.step(&mut history, &self.pending[at], &mut now);
-            if (at + 1) % RUNG_EVERY == 0 && at + 1 < self.pending.len() {
+            if (at + 1) % RUNG_EVERY == 0 {
                 self.rungs.push((at + 1, history.clone()));
             }
         }
-        self.rungs.push((self.pending.len(), history));
+        self.tail = Some((self.pending.len(), history));
         // What was said of events before the first change stands. A replaced event's position is not below the new one's.
         let keep = match self.pending.get(first) {
             Some(changed) => self.said.partition_point(|f| rules.about(f) < changed.order()),
             None => self.said.len(),
         };
-        let before = self.said.split_off(keep);
-        withdrawn.extend(before.iter().filter(|f| !now.contains(f)).cloned());
-        raised.extend(now.iter().filter(|f| !before.contains(f)).cloned());
+        if keep == self.said.len() {
+            raised.extend(now.iter().cloned());
+        } else {
+            let before: Vec<_> = self.said.drain(keep..).collect();
+            withdrawn.extend(before.iter().filter(|f| !now.contains(f)).cloned());
+            raised.extend(now.iter().filter(|f| !before.contains(f)).cloned());
+        }
         self.said.append(&mut now);
     }
 
@@ -142,29 +176,25 @@ impl<R: Rules> KeyState<R> {
         watermark: Option<Micros>,
         mut released: impl FnMut(Stamped<R::Event>, &[R::Finding]),
     ) {
-        let Some(watermark) = watermark else { return };
-        let count = self.pending.partition_point(|e| e.time < watermark);
-        if count == 0 {
+        let Some(watermark) = watermark.filter(|w| self.first_pending().is_some_and(|first| first < *w)) else {
             return;
-        }
+        };
+        let count = self.pending.partition_point(|e| e.time < watermark);
         let said = self.said.partition_point(|f| rules.about(f).0 < watermark);
-        let history = self.history_after(rules, count);
+        self.history = self.final_history(rules, count);
         let findings: Vec<_> = self.said.drain(..said).collect();
         let mut rest = &findings[..];
         for event in self.pending.drain(..count) {
+            self.events_weight -= rules.event_weight(&event.data);
             let own = rest.iter().take_while(|f| rules.about(f) == event.order()).count();
             released(event, &rest[..own]);
             rest = &rest[own..];
         }
         assert!(rest.is_empty(), "findings stand in the order of the events they are about");
-        self.rungs.retain_mut(|(n, _)| match n.checked_sub(count) {
-            Some(left) => {
-                *n = left;
-                true
-            }
-            None => false,
-        });
-        self.history = history;
+        let left = |n: &mut usize| n.checked_sub(count).map(|rest| *n = rest).is_some();
+        self.rungs.retain_mut(|(n, _)| left(n));
+        self.tail =
+            self.tail.take().filter(|_| !self.pending.is_empty()).and_then(|(mut n, h)| left(&mut n).then_some((n, h)));
     }
 
     /// Whether what was said of the pending events has gone out.
@@ -175,33 +205,63 @@ impl<R: Rules> KeyState<R> {
     /// Brings the derived numbers up to date, after all changes of an epoch. `is_public`: what was judged has gone out.
     pub fn seal(&mut self, rules: &R, is_public: bool) {
         self.is_public = is_public;
-        let tail = self.history_after(rules, self.pending.len());
-        let last = self.pending.last().map_or(Micros(i64::MIN), |e| e.time);
-        self.expires = rules.expires(&tail).max(last);
-        let events: usize = self.pending.iter().map(|e| rules.weight(&self.history, Some(&e.data))).sum();
-        let rungs = (1 + self.rungs.len()) * rules.weight(&self.history, None);
-        self.weight = size_of::<Self>() + events + rungs + self.said.len() * size_of::<R::Finding>();
+        let all = self.pending.len();
+        if all > 0 && self.tail.as_ref().is_none_or(|(n, _)| *n < all) {
+            // Only after a restore, when nothing was judged.
+            self.tail = Some((all, self.take_history_after(rules, all)));
+        }
+        let tail = self.tail.as_ref().map_or(&self.history, |(_, tail)| tail);
+        self.expires = rules.expires(tail).max(self.last_pending().unwrap_or(Micros(i64::MIN)));
+        // The fixed parts of the history and of the tail lie in the state itself.
+        let (inside, lists) = (1 + usize::from(self.tail.is_some()), HISTORY_LISTS_BYTES);
+        let histories = self.rungs.len() * (size_of::<R::History>() + lists) + inside * lists;
+        let findings = self.said.len() * size_of::<R::Finding>();
+        self.weight = size_of::<Self>() + self.events_weight + histories + findings;
     }
 
-    /// The history after the first `count` pending events; cuts the rungs back to that point.
-    fn history_after(&mut self, rules: &R, count: usize) -> R::History {
-        let usable = self.rungs.partition_point(|(n, _)| *n <= count);
-        let (from, mut history) = match usable.checked_sub(1).map(|last| &self.rungs[last]) {
-            Some((n, history)) => (*n, history.clone()),
-            None => (0, self.history.clone()),
+    /// The history after the first `count` pending events, to be judged on from there: the tail itself where it stands there.
+    fn take_history_after(&mut self, rules: &R, count: usize) -> R::History {
+        let (from, mut history) = match self.tail.take() {
+            Some((n, tail)) if n <= count => (n, tail),
+            _ => match self.rungs.iter().rev().find(|(n, _)| *n <= count) {
+                Some((n, rung)) => (*n, rung.clone()),
+                None => (0, self.history.clone()),
+            },
         };
         let mut ignored = Vec::new();
-        for event in &self.pending[from..count] {
-            rules.step(&mut history, event, &mut ignored);
+        for at in from..count {
+            rules.step(&mut history, &self.pending[at], &mut ignored);
             ignored.clear();
         }
         history
     }
 
-    /// Forgets the rungs beyond `first`: the events there are about to change.
-    pub fn change_from(&mut self, first: usize) {
-        let keep = self.rungs.partition_point(|(n, _)| *n <= first);
+    /// The history after the first `count` pending events, which are about to become final: that before them, and the tail if it
+    /// stands there, are not needed any more.
+    fn final_history(&mut self, rules: &R, count: usize) -> R::History {
+        if count == self.pending.len()
+            && let Some((_, tail)) = self.tail.take_if(|(n, _)| *n == count)
+        {
+            return tail;
+        }
+        let usable = self.rungs.partition_point(|(n, _)| *n <= count);
+        let (from, mut history) = match usable.checked_sub(1) {
+            Some(last) => self.rungs[last].clone(),
+            None => (0, std::mem::take(&mut self.history)),
+        };
+        let mut ignored = Vec::new();
+        for at in from..count {
+            rules.step(&mut history, &self.pending[at], &mut ignored);
+            ignored.clear();
+        }
+        history
+    }
+
+    /// Forgets the histories beyond the first `count` events: those that follow are about to change.
+    fn forget_after(&mut self, count: usize) {
+        let keep = self.rungs.partition_point(|(n, _)| *n <= count);
         self.rungs.truncate(keep);
+        self.tail.take_if(|(n, _)| *n > count);
     }
 }
 
@@ -210,19 +270,19 @@ impl<R: Rules> KeyState<R> {
 #[serde(bound = "")]
 struct Stored<R: Rules> {
     history: R::History,
-    pending: Vec<Stamped<R::Event>>,
+    pending: VecDeque<Stamped<R::Event>>,
     said: Vec<R::Finding>,
     expires: Micros,
-    weight: u64,
+    events_weight: u64,
     is_public: bool,
 }
 
 impl<R: Rules> StateValue for KeyState<R> {
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn encode(&self, out: &mut Vec<u8>) {
         let said = if is_planted(Bug::SaidNotInState) { &[] } else { &self.said[..] };
-        let stored = (&self.history, &self.pending, said, self.expires, self.weight as u64, self.is_public);
+        let stored = (&self.history, &self.pending, said, self.expires, self.events_weight as u64, self.is_public);
         let bytes =
             postcard::to_extend(&stored, std::mem::take(out)).expect("state values have no unsized or untagged parts");
         *out = bytes;
@@ -231,8 +291,20 @@ impl<R: Rules> StateValue for KeyState<R> {
     fn decode(bytes: &[u8]) -> Result<Self> {
         let stored: Stored<R> =
             postcard::from_bytes(bytes).map_err(|cause| Error::doubt("reading the state of a key").because(cause))?;
-        let Stored { history, pending, said, expires, weight, is_public } = stored;
-        Ok(KeyState { history, pending, said, expires, weight: weight as usize, is_public, rungs: Vec::new() })
+        let Stored { history, pending, said, expires, events_weight, is_public } = stored;
+        let events_weight = events_weight as usize;
+        let weight = size_of::<Self>() + events_weight + HISTORY_LISTS_BYTES;
+        Ok(KeyState {
+            history,
+            pending,
+            said,
+            expires,
+            events_weight,
+            weight,
+            is_public,
+            rungs: Vec::new(),
+            tail: None,
+        })
     }
 
     fn expires(&self) -> Micros {

@@ -15,8 +15,9 @@
 //! A program that changed (another fingerprint, from a clean stop) judges every pending event again in its first epoch and says the
 //! difference to what the old one said.
 //!
-//! It holds no timers: `due` names keys that have something to release. `Final` rebuilds it from the state on a restart; `Eager` has
-//! nothing to say at a release, and makes what is left from before final when the key is next touched.
+//! It holds no timers. `Final` keeps in `due` which keys have something to release, and rebuilds it from the state on a restart. `Eager`
+//! has nothing to say at a release, and makes what the watermark has passed final when the key is next touched: until then a key
+//! that nothing happens to is neither read nor written.
 
 use super::key_state::{Inserted, KeyState, Rules};
 use dataflow_core::planted::{Bug, is_planted};
@@ -24,8 +25,10 @@ use dataflow_core::{Epoch, Error, Micros, Result, Shard, Stamped, stable_hash};
 use dataflow_runtime::control::Control;
 use dataflow_runtime::facts::EpochFacts;
 use dataflow_runtime::job::{JobScope, Stateful};
+use dataflow_state::table::Slot;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
@@ -130,25 +133,87 @@ struct Worker<R: Rules> {
     rules: R,
     emit: Emit,
     control: Arc<Control>,
-    /// Keys with a pending event at or after this time, to be visited when the watermark has passed it.
+    /// `Final` only: keys with a pending event at this time, to be visited when the watermark has passed it.
     due: BTreeMap<Micros, Vec<Box<[u8]>>>,
     distinct: Vec<Stamped<R::Event>>,
     said: Vec<Said<R::Finding>>,
     /// Keys whose pending events a changed program has yet to judge.
-    unjudged: Vec<Box<[u8]>>,
+    unjudged: BTreeSet<Box<[u8]>>,
+    visits: Visits,
     /// Only with a planted bug: a cut that was put off.
     late_cut: Option<Epoch>,
+}
+
+/// What an epoch has to do with which keys. Kept between epochs for its buffers.
+#[derive(Default)]
+struct Visits {
+    /// The keys' bytes, one after the other.
+    keys: Vec<u8>,
+    visits: Vec<Visit>,
+}
+
+/// One thing to do with a key.
+struct Visit {
+    hash: u64,
+    key: Range<usize>,
+    /// The event to add, by its index in the epoch; `None` for a key that is only to be looked at.
+    event: Option<usize>,
+}
+
+impl Visits {
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.visits.clear();
+    }
+
+    /// Notes a visit; `key` appends the key and says whether there is one.
+    fn add(&mut self, event: Option<usize>, key: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let start = self.keys.len();
+        if key(&mut self.keys) {
+            let key = start..self.keys.len();
+            self.visits.push(Visit { hash: stable_hash(&self.keys[key.clone()]), key, event });
+        }
+    }
+
+    /// Brings them in a defined order, whatever the order of arrival: by the key's hash, the key, and the order of events.
+    fn sort<T>(&mut self, events: &[Option<Stamped<T>>]) {
+        let keys = &self.keys;
+        let order = |visit: &Visit| visit.event.map(|at| events[at].as_ref().expect("not taken yet").order());
+        self.visits.sort_unstable_by(|a, b| {
+            let key = |visit: &Visit| &keys[visit.key.clone()];
+            a.hash.cmp(&b.hash).then_with(|| key(a).cmp(key(b))).then_with(|| order(a).cmp(&order(b)))
+        });
+    }
+
+    fn key(&self, visit: &Visit) -> &[u8] {
+        &self.keys[visit.key.clone()]
+    }
+
+    /// The visits of each key.
+    fn by_key(&self) -> impl Iterator<Item = &[Visit]> {
+        self.visits.chunk_by(|a, b| a.hash == b.hash && self.key(a) == self.key(b))
+    }
 }
 
 impl<R: Rules> Worker<R> {
     fn open(mut state: Stateful<KeyState<R>>, rules: R, emit: Emit, control: Arc<Control>) -> Result<Worker<R>> {
         let mut due: BTreeMap<Micros, Vec<Box<[u8]>>> = BTreeMap::new();
+        let mut unjudged = BTreeSet::new();
         let mut said_otherwise = 0;
-        if emit == Emit::Final || state.plan().is_changed {
+        let is_changed = state.plan().is_changed;
+        if emit == Emit::Final || is_changed {
+            let watermark = state.plan().watermark_at_start();
             state.table.scan(&mut |key, value: KeyState<R>| {
-                if let Some(first) = value.first_pending() {
-                    said_otherwise += u64::from(value.is_public() != (emit == Emit::Eager));
+                // Below the watermark nothing is open, though eager emission may not have looked at the key since.
+                let Some(first) = value.first_pending().filter(|_| value.last_pending() >= watermark) else {
+                    return Ok(());
+                };
+                said_otherwise += u64::from(value.is_public() != (emit == Emit::Eager));
+                if emit == Emit::Final {
                     due.entry(first).or_default().push(key.into());
+                }
+                if is_changed {
+                    unjudged.insert(key.into());
                 }
                 Ok(())
             })?;
@@ -156,11 +221,6 @@ impl<R: Rules> Worker<R> {
         if said_otherwise > 0 {
             return Err(Error::user(format!("starting with emit = {emit:?}: {said_otherwise} keys have pending events under the other one"))
                 .hint("go on with the other one until the watermark has passed them (or the input has ended), stop cleanly, then change it"));
-        }
-        let mut unjudged: Vec<Box<[u8]>> = Vec::new();
-        if state.plan().is_changed {
-            unjudged.extend(due.values().flatten().cloned());
-            unjudged.sort_unstable();
         }
         Ok(Worker {
             state,
@@ -171,48 +231,41 @@ impl<R: Rules> Worker<R> {
             distinct: Vec::new(),
             said: Vec::new(),
             unjudged,
+            visits: Visits::default(),
             late_cut: None,
         })
     }
 
     fn epoch(&mut self, facts: &EpochFacts, events: Vec<Stamped<R::Event>>) -> Result<()> {
-        let mut keyed = Vec::with_capacity(events.len());
-        for event in events {
-            let mut key = Vec::new();
-            if self.rules.key(&event.data, &mut key) {
-                keyed.push((key.into_boxed_slice(), event));
-            }
+        let mut events: Vec<Option<Stamped<R::Event>>> = events.into_iter().map(Some).collect();
+        let mut visits = std::mem::take(&mut self.visits);
+        visits.clear();
+        for (at, event) in events.iter().enumerate() {
+            let event = event.as_ref().expect("not taken yet");
+            visits.add(Some(at), |key| self.rules.key(&event.data, key));
         }
-        // A defined order, whatever the order of arrival: by key, then by (time, position).
-        keyed.sort_unstable_by(|a, b| (&a.0, a.1.order()).cmp(&(&b.0, b.1.order())));
-        let mut released: Vec<Box<[u8]>> = Vec::new();
+        let mut look_at = |key: &[u8]| {
+            visits.add(None, |out| {
+                out.extend_from_slice(key);
+                true
+            });
+        };
         if let Some(watermark) = facts.watermark {
             let rest = self.due.split_off(&watermark);
-            released = std::mem::replace(&mut self.due, rest).into_values().flatten().collect();
+            std::mem::replace(&mut self.due, rest).into_values().flatten().for_each(|key| look_at(&key));
         }
         let unjudged = std::mem::take(&mut self.unjudged);
-        released.extend(unjudged.iter().cloned());
-        released.sort_unstable();
-        released.dedup();
-        let mut keys: Vec<&[u8]> =
-            keyed.iter().map(|(key, _)| &**key).chain(released.iter().map(|key| &**key)).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        self.state.table.load(&keys)?;
-        let (mut keyed, mut released) = (keyed.into_iter().peekable(), released.into_iter().peekable());
-        loop {
-            let next = match (keyed.peek(), released.peek()) {
-                (Some((a, _)), Some(b)) => a.min(b).clone(),
-                (Some((a, _)), None) => a.clone(),
-                (None, Some(b)) => b.clone(),
-                (None, None) => break,
-            };
-            let new: Vec<_> =
-                std::iter::from_fn(|| keyed.next_if(|(key, _)| *key == next)).map(|(_, event)| event).collect();
-            released.next_if(|key| *key == next);
-            let again = unjudged.binary_search(&next).is_ok();
-            self.key(facts, next, new, again);
+        unjudged.iter().for_each(|key| look_at(key));
+        visits.sort(&events);
+        let keys: Vec<&[u8]> = visits.by_key().map(|visits_of_key| visits.key(&visits_of_key[0])).collect();
+        let slots = self.state.table.load(&keys)?;
+        let mut new = Vec::new();
+        for ((of_key, key), slot) in visits.by_key().zip(&keys).zip(slots) {
+            let event = |visit: &Visit| visit.event.map(|at| events[at].take().expect("an event has one key"));
+            new.extend(of_key.iter().filter_map(event));
+            self.key(facts, key, slot, &mut new, unjudged.contains(*key));
         }
+        self.visits = visits;
         self.count();
         self.state.table.end_epoch(facts.watermark)?;
         if let Some(epoch) = self.late_cut.take() {
@@ -230,33 +283,39 @@ impl<R: Rules> Worker<R> {
 
     /// Counts what the epoch says, for status and metrics.
     fn count(&self) {
-        let status = &self.control.status;
-        let withdrawn = self.said.iter().filter(|said| said.withdrawn).count() as u64;
-        status.withdrawn.add(withdrawn);
-        status.raised.add(self.said.len() as u64 - withdrawn);
+        let mut counts: BTreeMap<(bool, &'static str), u64> = BTreeMap::new();
         for said in &self.said {
-            let what = if said.withdrawn { "withdrawn" } else { "raised" };
-            status.count(&format!("{what}.{}", self.rules.label(&said.finding)), 1);
+            *counts.entry((said.withdrawn, self.rules.label(&said.finding))).or_default() += 1;
+        }
+        let status = &self.control.status;
+        for ((withdrawn, label), count) in counts {
+            let (total, what) = if withdrawn { (&status.withdrawn, "withdrawn") } else { (&status.raised, "raised") };
+            total.add(count);
+            status.count(&format!("{what}.{label}"), count);
         }
     }
 
-    /// One key's share of an epoch.
-    fn key(&mut self, facts: &EpochFacts, key: Box<[u8]>, new: Vec<Stamped<R::Event>>, again: bool) {
-        let value = self.state.table.get_mut(&key);
-        let newest = new.last().map(|e| e.time);
-        let (mut first, mut duplicates) = (if again { 0 } else { usize::MAX }, 0);
-        if again {
-            value.change_from(0);
+    /// One key's share of an epoch; takes the events out of `new`. `again`: what is pending is to be judged by a changed program.
+    fn key(&mut self, facts: &EpochFacts, key: &[u8], slot: Slot, new: &mut Vec<Stamped<R::Event>>, again: bool) {
+        let value = self.state.table.get_mut(slot);
+        let is_eager = self.emit == Emit::Eager;
+        let (mut first, mut duplicates) = (usize::MAX, 0);
+        if again || value.is_public() != is_eager {
+            // What was final before this epoch was said, by another program or the other emission, and stays as it is.
+            value.release(&self.rules, facts.watermark_before, |_, _| ());
         }
-        for event in new {
-            let distinct = (self.emit == Emit::Eager).then(|| event.clone());
+        if again {
+            value.forget_judged();
+            first = 0;
+        }
+        for event in new.drain(..) {
+            let distinct = is_eager.then(|| event.clone());
             let (inserted, at) = value.insert(&self.rules, event);
             if inserted == Inserted::Duplicate {
                 duplicates += 1;
                 continue;
             }
             duplicates += u64::from(inserted == Inserted::Replaces);
-            value.change_from(at);
             first = first.min(at);
             if inserted == Inserted::New {
                 self.distinct.extend(distinct);
@@ -280,17 +339,14 @@ impl<R: Rules> Worker<R> {
                     distinct.push(event);
                     said.extend(findings.iter().cloned().map(say(false)));
                 });
+                if let Some(time) = value.first_pending() {
+                    self.due.entry(time).or_default().push(key.into());
+                }
             }
         }
-        value.seal(&self.rules, self.emit == Emit::Eager);
-        self.control.status.duplicates.add(duplicates);
-        // Eager says nothing at a release: one visit after the newest event is enough to make the pending ones final.
-        let visit = match self.emit {
-            Emit::Eager => newest.filter(|_| value.pending() > 0),
-            Emit::Final => value.first_pending(),
-        };
-        if let Some(time) = visit {
-            self.due.entry(time).or_default().push(key);
+        value.seal(&self.rules, is_eager);
+        if duplicates > 0 {
+            self.control.status.duplicates.add(duplicates);
         }
     }
 }

@@ -7,7 +7,8 @@
 //! A chunk: magic `DFH1`, then entries: key length u32 LE, value length u32 LE, key, value.
 
 use super::{
-    BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, Visit, check_label, expires_of, shard_of,
+    BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, PendingCut, Visit, check_label, expires_of,
+    shard_of,
 };
 use dataflow_core::{Error, Micros, Result, SHARDS, Shard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +121,7 @@ impl KeyedBackend for HeapBackend {
         puts.iter().try_for_each(|(key, value)| self.put(key, value.as_deref()))
     }
 
-    fn cut(&mut self, label: &str) -> Result<Cut> {
+    fn cut(&mut self, label: &str) -> Result<PendingCut> {
         check_label(label)?;
         if !self.labels.insert(label.to_string()) {
             return Err(Error::us(format!("cut state under '{label}', a label that is taken")));
@@ -135,7 +136,7 @@ impl KeyedBackend for HeapBackend {
                 content: PartContent::Bytes(chunk.clone()),
             }));
         }
-        Ok(Cut { format: CutFormat::Heap, files })
+        Ok(Cut { format: CutFormat::Heap, files }.into())
     }
 
     fn release(&mut self, label: &str) -> Result<()> {

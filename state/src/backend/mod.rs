@@ -3,7 +3,8 @@
 //! The cut. Every operator instance owns its own store and cuts it alone, in the moment when it has applied epoch c and
 //! nothing of c+1. Operators may be epochs apart; no store ever has to hold an older version for another one, and the
 //! files of checkpoint c never hold a write of c+1. Deduplication between checkpoints happens in the checkpoint store,
-//! by content.
+//! by content. What a cut has to write out is written after the moment, off the worker's thread ([`PendingCut`]): until then the
+//! store takes no further write, and no later watermark.
 //!
 //! Keys are `shard (u16 big-endian) ++ key` ([`state_key`]), so a shard is one range of keys: that is what a rescale
 //! copies. Values begin with `expires`, an event time as big-endian `i64` microseconds ([`expires_of`]): a backend may
@@ -12,16 +13,16 @@
 //!
 //! A live store is never restored from: it has no write-ahead log and starts empty or from checkpoint files.
 
+mod cut;
 pub mod heap;
 pub mod rocks;
 
+pub use cut::{Cut, CutFormat, PartContent, PartFile, PendingCut};
 pub use heap::HeapBackend;
 pub use rocks::{RocksBackend, RocksMemory, RocksMemorySettings, RocksSettings};
 
 use dataflow_core::{Micros, Result, SHARDS, Shard};
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 /// Bytes of the shard in front of every key.
 pub const SHARD_BYTES: usize = 2;
@@ -45,11 +46,12 @@ pub trait KeyedBackend: Send {
     /// When the store cannot be written; it is unusable from then on.
     fn write(&mut self, puts: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<()>;
 
-    /// Freezes the present contents under `label` (ASCII letters, digits, `-`), until [`KeyedBackend::release`].
+    /// Freezes the present contents under `label` (ASCII letters, digits, `-`), until [`KeyedBackend::release`]. The slow part
+    /// may be left to [`PendingCut::finish`], on any thread; a later write waits for it.
     ///
     /// # Errors
     /// When the label is taken or the store cannot be written.
-    fn cut(&mut self, label: &str) -> Result<Cut>;
+    fn cut(&mut self, label: &str) -> Result<PendingCut>;
 
     /// The files of a cut are stored elsewhere, or not wanted any more. Nothing when there is no such cut.
     ///
@@ -123,43 +125,6 @@ impl BackendKind {
             BackendKind::Rocks { .. } => CutFormat::Rocks,
         }
     }
-}
-
-/// How the files of a cut are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CutFormat {
-    /// Chunks of [`HeapBackend`].
-    Heap,
-    /// A RocksDB folder.
-    Rocks,
-}
-
-/// The contents of a store at one epoch.
-#[derive(Clone, Debug)]
-pub struct Cut {
-    /// How to read the files.
-    pub format: CutFormat,
-    /// The files, sorted by name.
-    pub files: Vec<PartFile>,
-}
-
-/// A file of a cut.
-#[derive(Clone, Debug)]
-pub struct PartFile {
-    /// Its name within the cut.
-    pub name: String,
-    /// Its content.
-    pub content: PartContent,
-}
-
-/// Where the content of a file of a cut is.
-#[derive(Clone, Debug)]
-pub enum PartContent {
-    /// In memory.
-    Bytes(Arc<[u8]>),
-    /// In a local file that stays as it is until the cut is released.
-    File(PathBuf),
 }
 
 /// The key under which `key` is stored.

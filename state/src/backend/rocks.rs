@@ -4,13 +4,18 @@
 //! checkpoint (hard links) in the sibling folder `<live>-cuts/<label>`; SST files never change, so the checkpoint store
 //! takes only the new ones. Deleting or compacting in the live folder unlinks names there and nothing else.
 //!
+//! A flush syncs what it wrote, some 10 to 100 ms: it is left to [`PendingCut::finish`]. Until it is finished the store holds back
+//! every write (which does it itself if it must) and every later watermark, by which a compaction could drop what the cut still has.
+//!
 //! Memory is bounded for the process, not per store: all stores share one [`RocksMemory`]. The block cache holds data,
 //! index and filter blocks, and is charged for the write buffers.
 //!
 //! Expired entries are dropped by compactions (a filter that compares `expires` with the watermark). A dropped entry
 //! leaves a tombstone, so no older value of the key comes back.
 
-use super::{BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, Visit, check_label, expires_of};
+use super::{
+    BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, PendingCut, Visit, check_label, expires_of,
+};
 use dataflow_core::{Error, Micros, Result, Shard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::compaction_filter::Decision;
@@ -19,6 +24,7 @@ use rocksdb::{
     WriteBufferManager, properties,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,9 +117,13 @@ impl std::fmt::Debug for RocksMemory {
 
 /// A backend in RocksDB.
 pub struct RocksBackend {
-    db: DB,
+    db: Arc<DB>,
     cuts: PathBuf,
     watermark: Arc<AtomicI64>,
+    /// The last cut: its flush may still be to come.
+    cut: Option<PendingCut>,
+    /// Labels of cuts that were not released.
+    labels: BTreeSet<String>,
 }
 
 impl RocksBackend {
@@ -153,7 +163,7 @@ impl RocksBackend {
         let families = [(FAMILY, options.clone())];
         let db = DB::open_cf_with_opts(&options, live, families)
             .map_err(|e| Error::outside(format!("open state in '{}'", live.display())).because(e))?;
-        Ok(RocksBackend { db, cuts: cuts_of(live), watermark })
+        Ok(RocksBackend { db: Arc::new(db), cuts: cuts_of(live), watermark, cut: None, labels: BTreeSet::new() })
     }
 
     /// Compacts everything now. For tests and benchmarks: production leaves it to RocksDB.
@@ -162,9 +172,13 @@ impl RocksBackend {
     }
 
     fn failed(&self, what: &str) -> impl Fn(rocksdb::Error) -> Error {
-        let what = format!("{what} state in '{}'", self.db.path().display());
-        move |e| Error::outside(what.clone()).because(e)
+        failed(&self.db, what)
     }
+}
+
+fn failed(db: &DB, what: &str) -> impl Fn(rocksdb::Error) -> Error {
+    let what = format!("{what} state in '{}'", db.path().display());
+    move |e| Error::outside(what.clone()).because(e)
 }
 
 impl KeyedBackend for RocksBackend {
@@ -176,6 +190,9 @@ impl KeyedBackend for RocksBackend {
     }
 
     fn write(&mut self, puts: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<()> {
+        if let Some(cut) = self.cut.take() {
+            cut.finish()?;
+        }
         let mut batch = WriteBatch::default();
         for (key, value) in puts {
             match value {
@@ -186,18 +203,29 @@ impl KeyedBackend for RocksBackend {
         self.db.write_without_wal(batch).map_err(self.failed("write"))
     }
 
-    fn cut(&mut self, label: &str) -> Result<Cut> {
+    fn cut(&mut self, label: &str) -> Result<PendingCut> {
         check_label(label)?;
+        if let Some(before) = self.cut.take() {
+            before.finish()?;
+        }
+        if !self.labels.insert(label.to_owned()) {
+            return Err(Error::us(format!("cut state under '{label}', a label that is taken")));
+        }
         fs::create_dir_all(&self.cuts).map_err(|e| on_folder("create folder", &self.cuts, e))?;
-        let folder = self.cuts.join(label);
-        // Without a log the memtable is in no file yet: flush first, and let the checkpoint find nothing to add.
-        self.db.flush().map_err(self.failed("flush"))?;
-        Checkpoint::new(&self.db).and_then(|c| c.create_checkpoint(&folder)).map_err(self.failed("cut"))?;
-        Ok(Cut { format: CutFormat::Rocks, files: files_of(&folder)? })
+        let (db, folder) = (self.db.clone(), self.cuts.join(label));
+        let cut = PendingCut::new(move || {
+            // Without a log the memtable is in no file yet: flush first, and let the checkpoint find nothing to add.
+            db.flush().map_err(failed(&db, "flush"))?;
+            Checkpoint::new(&db).and_then(|c| c.create_checkpoint(&folder)).map_err(failed(&db, "cut"))?;
+            Ok(Cut { format: CutFormat::Rocks, files: files_of(&folder)? })
+        });
+        self.cut = Some(cut.clone());
+        Ok(cut)
     }
 
     fn release(&mut self, label: &str) -> Result<()> {
         check_label(label)?;
+        self.labels.remove(label);
         remove_folder(&self.cuts.join(label))
     }
 
@@ -214,7 +242,9 @@ impl KeyedBackend for RocksBackend {
     }
 
     fn set_watermark(&self, watermark: Micros) {
-        self.watermark.fetch_max(watermark.0, Ordering::Relaxed);
+        if self.cut.as_ref().is_none_or(PendingCut::is_finished) {
+            self.watermark.fetch_max(watermark.0, Ordering::Relaxed);
+        }
     }
 
     fn stats(&self) -> BackendStats {

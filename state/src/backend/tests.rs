@@ -2,6 +2,7 @@
 
 use super::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -81,8 +82,10 @@ fn a_cut_is_not_changed_by_later_writes() {
         backend.write(&[(a.clone(), Some(value(1, "old"))), (b.clone(), Some(value(2, "stays")))]).unwrap();
         let before = contents(backend);
         let cut = backend.cut("1").unwrap();
+        backend.set_watermark(Micros(2));
         backend.write(&[(a, Some(value(3, "new"))), (b, None)]).unwrap();
         backend.cut("2").unwrap();
+        let cut = cut.finish().unwrap();
         assert_eq!(contents(reopen(&cut, &folder.path().join("again")).as_ref()), before);
         assert!(backend.cut("1").is_err(), "the label is taken");
         backend.release("1").unwrap();
@@ -138,11 +141,11 @@ fn unchanged_shards_give_the_same_chunks_and_large_ones_several() {
         };
         cut.files.into_iter().map(content).collect()
     };
-    let first = bytes(heap.cut("1").unwrap());
+    let first = bytes(heap.cut("1").unwrap().finish().unwrap());
     assert!(first.values().all(|chunk| chunk.len() <= 4 << 20));
     assert!(first.len() > 64, "400 MiB in shards of 6 MiB need more than one chunk each");
     heap.write(&[(key(0), Some(value(9, "small"))), (key(1), Some(value(9, &big)))]).unwrap();
-    let second = bytes(heap.cut("2").unwrap());
+    let second = bytes(heap.cut("2").unwrap().finish().unwrap());
     let changed: Vec<&String> = first.keys().filter(|name| second.get(*name) != first.get(*name)).collect();
     let shard = format!("shard-{:05}-", Shard::of(&0u32.to_be_bytes()).0);
     assert!(!changed.is_empty() && changed.iter().all(|name| name.starts_with(&shard)), "{changed:?}");
@@ -152,7 +155,7 @@ fn unchanged_shards_give_the_same_chunks_and_large_ones_several() {
 fn damaged_chunks_are_refused() {
     let mut heap = HeapBackend::new();
     heap.write(&[(state_key(b"k"), Some(value(1, "v")))]).unwrap();
-    let cut = heap.cut("1").unwrap();
+    let cut = heap.cut("1").unwrap().finish().unwrap();
     let PartContent::Bytes(chunk) = &cut.files[0].content else { panic!("a heap cut has no files") };
     for end in (0..chunk.len()).filter(|end| *end != 4) {
         assert!(HeapBackend::new().add_chunk("c", &chunk[..end]).is_err(), "cut at {end}");

@@ -142,7 +142,7 @@ fn checkpoint(
     let part = |worker| {
         let mut backend = kind.create(&fixture.live(&format!("live-{epoch}-{worker}"))).unwrap();
         write(backend.as_mut(), &owned(all, worker, workers));
-        let cut = backend.cut("c").unwrap();
+        let cut = backend.cut("c").unwrap().finish().unwrap();
         store.store_part("op", worker, 1, 3, &cut).unwrap()
     };
     let manifest = manifest(epoch, 1, workers, (0..workers).map(part).collect());
@@ -184,7 +184,8 @@ fn restored_as_it_was_and_rescaled_two_to_three_to_one() {
                 let mut backend = store.restore_backend(&manifest, "op", worker, next, &kind, &live).unwrap();
                 assert_eq!(contents(backend.as_ref()), owned(&all, worker, next), "worker {worker} of {next}");
                 write(backend.as_mut(), &owned(&entries(0..10, "later"), worker, next));
-                let part = store.store_part("op", worker, 2, 3, &backend.cut("later").unwrap()).unwrap();
+                let part =
+                    store.store_part("op", worker, 2, 3, &backend.cut("later").unwrap().finish().unwrap()).unwrap();
                 assert_eq!(store.verify(&self::manifest(epoch, 2, 1, vec![part])), Ok(()), "no hash is a stale one");
             }
             assert_eq!(store.verify(&manifest), Ok(()), "a live store does not write to stored files");
@@ -232,7 +233,7 @@ fn a_second_checkpoint_stores_only_new_files() {
         let mut backend = kind.create(&fixture.live("live")).unwrap();
         write(backend.as_mut(), &entries(0..5000, "first"));
         let store_cut = |backend: &mut dyn KeyedBackend, label: &str| -> PartRef {
-            let cut = backend.cut(label).unwrap();
+            let cut = backend.cut(label).unwrap().finish().unwrap();
             let part = store.store_part("op", 0, 1, 1, &cut).unwrap();
             backend.release(label).unwrap();
             part

@@ -82,7 +82,7 @@ impl<V: StateValue> Cache<V> {
     }
 
     /// Adds a clean entry under a stored key that is not there.
-    pub(super) fn insert(&mut self, key: Vec<u8>, value: V, stored: bool) {
+    pub(super) fn insert(&mut self, key: Vec<u8>, value: V, stored: bool) -> usize {
         debug_assert!(key == state_key(&key[SHARD_BYTES..]), "keys are inserted in their stored form");
         let hash = stable_hash(&key[SHARD_BYTES..]);
         let weight = ENTRY_OVERHEAD + key.len() + value.weight();
@@ -96,6 +96,7 @@ impl<V: StateValue> Cache<V> {
         self.bytes += weight;
         let slots = &self.slots;
         self.index.insert_unique(hash, slot, |slot| slots[*slot].as_ref().map_or(0, |e| e.hash));
+        slot
     }
 
     pub(super) fn entry(&mut self, slot: usize) -> &mut Entry<V> {

@@ -4,7 +4,7 @@
 //!   load(keys) --one multi_get--> cache --get_mut--> dirty --end_epoch: over the bound--> one batch --> backend
 //!                                   ^                                                      |
 //!                                   +--- stays, clean; evicted by the clock when over its bound
-//!   cut: all dirty entries are written, then the backend cuts itself
+//!   cut: all dirty entries are written, then the backend cuts itself, which it may finish later
 //! ```
 //!
 //! The life of an epoch: `load` what it touches, `get_mut`, `end_epoch`. Within an epoch the cache may outgrow its bounds
@@ -18,7 +18,7 @@
 
 mod cache;
 
-use crate::backend::{Cut, EXPIRES_BYTES, KeyedBackend, SHARD_BYTES};
+use crate::backend::{EXPIRES_BYTES, KeyedBackend, PendingCut, SHARD_BYTES};
 use cache::Cache;
 use dataflow_core::{Error, Micros, Result};
 
@@ -99,6 +99,10 @@ pub struct TableStats {
     pub backend: crate::backend::BackendStats,
 }
 
+/// Where a loaded key's value is, until its epoch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(usize);
+
 /// Typed state per key.
 pub struct KeyedTable<V> {
     backend: Box<dyn KeyedBackend>,
@@ -118,57 +122,57 @@ impl<V: StateValue> KeyedTable<V> {
         table
     }
 
-    /// Brings `keys` into the cache, with one read for those that are not there.
+    /// Brings `keys` into the cache, with one read for those that are not there. Says where each of them is, until the epoch ends.
     ///
     /// # Errors
     /// When the backend cannot be read or a value not be decoded.
-    pub fn load(&mut self, keys: &[&[u8]]) -> Result<()> {
+    pub fn load(&mut self, keys: &[&[u8]]) -> Result<Vec<Slot>> {
+        let mut slots = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
-        for key in keys {
-            match self.cache.find(key) {
+        for (rank, key) in keys.iter().enumerate() {
+            let found = self.cache.find(key);
+            slots.push(Slot(found.unwrap_or(usize::MAX)));
+            match found {
                 Some(slot) => {
                     self.hits += 1;
                     self.cache.expire(slot, self.watermark);
                 }
                 None => {
                     self.misses += 1;
-                    missing.push(crate::backend::state_key(key));
+                    missing.push((crate::backend::state_key(key), rank));
                 }
             }
         }
-        missing.sort_unstable();
-        missing.dedup();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(slots);
         }
-        let asked: Vec<&[u8]> = missing.iter().map(Vec::as_slice).collect();
+        missing.sort_unstable();
+        let mut asked: Vec<&[u8]> = missing.iter().map(|(key, _)| key.as_slice()).collect();
+        asked.dedup();
         let found = self.backend.multi_get(&asked)?;
-        for (key, stored) in missing.into_iter().zip(found) {
-            let value = match &stored {
-                Some(bytes) => decode_stored::<V>(&key, bytes, self.watermark)?.unwrap_or_default(),
-                None => V::default(),
-            };
-            self.cache.insert(key, value, stored.is_some());
+        let mut slot = usize::MAX;
+        let mut found = asked.into_iter().zip(found).peekable();
+        for (key, rank) in &missing {
+            if let Some((key, stored)) = found.next_if(|(asked, _)| *asked == key.as_slice()) {
+                let value = match &stored {
+                    Some(bytes) => decode_stored::<V>(key, bytes, self.watermark)?.unwrap_or_default(),
+                    None => V::default(),
+                };
+                slot = self.cache.insert(key.to_vec(), value, stored.is_some());
+            }
+            slots[*rank] = Slot(slot);
         }
-        Ok(())
+        Ok(slots)
     }
 
-    /// The value of a loaded key, for reading.
-    ///
-    /// # Panics
-    /// When the key was not loaded in this epoch.
-    pub fn get(&mut self, key: &[u8]) -> &V {
-        let slot = self.cache.find(key).expect("a key is loaded before it is read");
-        self.cache.read(slot)
+    /// The value of a key loaded in this epoch, for reading.
+    pub fn get(&mut self, slot: Slot) -> &V {
+        self.cache.read(slot.0)
     }
 
-    /// The value of a loaded key, for changing.
-    ///
-    /// # Panics
-    /// When the key was not loaded in this epoch.
-    pub fn get_mut(&mut self, key: &[u8]) -> &mut V {
-        let slot = self.cache.find(key).expect("a key is loaded before it is changed");
-        self.cache.change(slot)
+    /// The value of a key loaded in this epoch, for changing.
+    pub fn get_mut(&mut self, slot: Slot) -> &mut V {
+        self.cache.change(slot.0)
     }
 
     /// The epoch is applied; `watermark` is W of it.
@@ -194,7 +198,7 @@ impl<V: StateValue> KeyedTable<V> {
     ///
     /// # Errors
     /// When the backend cannot be written or cut.
-    pub fn cut(&mut self, label: &str, watermark: Option<Micros>) -> Result<Cut> {
+    pub fn cut(&mut self, label: &str, watermark: Option<Micros>) -> Result<PendingCut> {
         self.advance(watermark);
         self.write_dirty()?;
         self.cache.evict_to(self.settings.cache_bytes);

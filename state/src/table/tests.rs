@@ -90,7 +90,7 @@ struct Run<'a> {
     watermark: Option<Micros>,
     lives: usize,
     cuts: usize,
-    saved: Option<(Cut, Model, Option<Micros>)>,
+    saved: Option<(PendingCut, Model, Option<Micros>)>,
 }
 
 impl Run<'_> {
@@ -120,16 +120,16 @@ impl Run<'_> {
 
     fn epoch(&mut self, adds: &[(u8, i64, i64)], step: i64) {
         let names: Vec<Vec<u8>> = adds.iter().map(|(key, ..)| format!("key-{key}").into_bytes()).collect();
-        self.table.load(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
-        for name in &names {
+        let slots = self.table.load(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        for (name, slot) in names.iter().zip(&slots) {
             let expected = self.model.entry(name.clone()).or_default();
             if Some(expected.expires()) < self.watermark {
                 *expected = Tally::default();
             }
-            assert_eq!(self.table.get(name), expected);
+            assert_eq!(self.table.get(*slot), expected);
         }
-        for (name, (_, amount, time)) in names.iter().zip(adds) {
-            for tally in [self.table.get_mut(name), self.model.get_mut(name).unwrap()] {
+        for ((name, slot), (_, amount, time)) in names.iter().zip(&slots).zip(adds) {
+            for tally in [self.table.get_mut(*slot), self.model.get_mut(name).unwrap()] {
                 match amount {
                     0 => *tally = Tally::default(),
                     _ => *tally = Tally { sum: tally.sum + amount, newest: tally.newest.max(*time) },
@@ -144,6 +144,7 @@ impl Run<'_> {
 
     fn restore(&mut self) {
         let Some((cut, model, watermark)) = self.saved.clone() else { return };
+        let cut = cut.finish().unwrap();
         self.lives += 1;
         let live = self.folder.join(format!("live-{}", self.lives));
         let backend: Box<dyn KeyedBackend> = match (cut.format, self.kind) {
@@ -214,8 +215,8 @@ fn stored(version: u16, bytes: &[u8]) -> KeyedTable<Tally> {
 #[test]
 fn older_values_are_migrated_and_others_refused_by_name() {
     let mut table = stored(2, &5i64.to_le_bytes());
-    table.load(&[b"k"]).unwrap();
-    assert_eq!(table.get(b"k"), &Tally { sum: 5, newest: 0 });
+    let slot = table.load(&[b"k"]).unwrap()[0];
+    assert_eq!(table.get(slot), &Tally { sum: 5, newest: 0 });
     for (version, bytes) in [(4u16, &[0u8; 16][..]), (1, &[0; 16])] {
         let error = stored(version, bytes).load(&[b"k"]).unwrap_err();
         assert_eq!(error.fault, Fault::User);
@@ -231,9 +232,9 @@ fn a_hot_key_is_read_once_and_default_values_are_not_stored() {
     let mut table: KeyedTable<Tally> =
         KeyedTable::new(Box::new(HeapBackend::new()), TableSettings { cache_bytes: 1 << 20, dirty_bytes: 0 }, None);
     for epoch in 0..10 {
-        table.load(&[b"hot", b"default"]).unwrap();
-        table.get_mut(b"hot").sum = epoch + 1;
-        table.get_mut(b"default");
+        let slots = table.load(&[b"hot", b"default"]).unwrap();
+        table.get_mut(slots[0]).sum = epoch + 1;
+        table.get_mut(slots[1]);
         table.end_epoch(None).unwrap();
     }
     let stats = table.stats();

@@ -209,7 +209,7 @@ struct Fields<'p, 'a> {
 
 struct Root<'f, 'p, 'a>(&'f mut Fields<'p, 'a>);
 
-impl<'de> Deserializer<'de> for Root<'_, '_, '_> {
+impl<'de> Deserializer<'de> for Root<'_, '_, 'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -226,7 +226,7 @@ impl<'de> Deserializer<'de> for Root<'_, '_, '_> {
     }
 }
 
-impl<'de> MapAccess<'de> for &mut Fields<'_, '_> {
+impl<'de> MapAccess<'de> for &mut Fields<'_, 'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
@@ -254,12 +254,12 @@ impl<'de> MapAccess<'de> for &mut Fields<'_, '_> {
 }
 
 fn key<'de, K: DeserializeSeed<'de>>(name: &str, seed: K) -> Result<K::Value, Error> {
-    // Not as `'de`: `T` is owned and keeps nothing of it.
+    // Not as `'de`: names live in the compiled schema, not in the body.
     let name: StrDeserializer<'_, Error> = name.into_deserializer();
     seed.deserialize(name)
 }
 
-impl<'de> Deserializer<'de> for Plain<'_> {
+impl<'de> Deserializer<'de> for Plain<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -270,9 +270,9 @@ impl<'de> Deserializer<'de> for Plain<'_> {
             Plain::Long(n) => visitor.visit_i64(n),
             Plain::Float(n) => visitor.visit_f32(n),
             Plain::Double(n) => visitor.visit_f64(n),
-            Plain::Str(s) => visitor.visit_str(s),
+            Plain::Str(s) => visitor.visit_borrowed_str(s),
             Plain::Owned(s) => visitor.visit_string(s),
-            Plain::Bytes(b) => visitor.visit_bytes(b),
+            Plain::Bytes(b) => visitor.visit_borrowed_bytes(b),
             Plain::Some(value) => value.deserialize_any(visitor),
         }
     }

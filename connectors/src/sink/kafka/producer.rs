@@ -43,6 +43,8 @@ struct Deliveries {
 #[derive(Default)]
 struct State {
     pending: usize,
+    /// Who waits is woken when this few are left, not with every record: a wake is a call of the kernel.
+    wake_at: usize,
     failure: Option<KafkaError>,
 }
 
@@ -75,8 +77,11 @@ impl ProducerContext for Deliveries {
         if let Err((error, _)) = result {
             state.failure.get_or_insert_with(|| error.clone());
         }
+        let is_due = state.pending == state.wake_at;
         drop(state);
-        self.changed.notify_all();
+        if is_due {
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -129,7 +134,7 @@ impl Producer {
     pub(super) fn send<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
         *self.deliveries().lock() = State::default();
         records.into_iter().try_for_each(|record| self.send_one(&record))?;
-        self.wait_until("every record is acknowledged", |state| state.pending == 0)?;
+        self.wait_until("every record is acknowledged", 0)?;
         match self.deliveries().lock().failure.take() {
             Some(error) if !is_planted(Bug::SwallowedProduceError) => {
                 Err(refused(format!("sending records with producer '{}'", self.name), error))
@@ -161,16 +166,19 @@ impl Producer {
                 ));
             }
             // The client's queue is its bound: go on when half of it is gone.
-            self.wait_until("the client takes more records", |state| state.pending <= waiting / 2)?;
+            self.wait_until("the client takes more records", waiting / 2)?;
         }
     }
 
-    fn wait_until(&self, what: &str, done: impl Fn(&State) -> bool) -> Result<()> {
+    /// Waits until at most `left` records are on their way.
+    fn wait_until(&self, what: &str, left: usize) -> Result<()> {
         let deliveries = self.deliveries();
+        let mut state = deliveries.lock();
+        state.wake_at = left;
         // librdkafka reports every record within `message.timeout.ms`, which is this timeout; the second half is slack.
         let (state, waited) = deliveries
             .changed
-            .wait_timeout_while(deliveries.lock(), self.timeout * 2, |state| !done(state))
+            .wait_timeout_while(state, self.timeout * 2, |state| state.pending > left)
             .expect("no holder of this lock can panic");
         drop(state);
         if waited.timed_out() {
