@@ -62,6 +62,7 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	@$(MAKE) --no-print-directory build-notice E2E=1
 	DATAFLOW_SIM_SEEDS=$(NIGHTLY_SEEDS) cargo test --package dataflow-sim
 	compose/e2e/run harness
+	compose/e2e/run connectors
 	compose/e2e/run crashes --events 200000 --kills 60 --broker-kills 12
 	compose/e2e/run two_processes --events 20000
 

@@ -1,9 +1,11 @@
 """The suite's command line: picks a scenario, gives it a temporary folder, reports, and says how to run a failure again."""
 
 import argparse
+import os
 import pathlib
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +14,7 @@ import unittest
 import crashes
 import two_processes
 from scene import Failure, Scene, say
+from services import Services
 
 SCENARIOS = {"crashes": crashes, "two_processes": two_processes}
 
@@ -21,7 +24,7 @@ def parse(arguments):
     if not arguments or arguments[0].startswith("--"):
         arguments = ["crashes", *arguments]
     parser = argparse.ArgumentParser(prog="compose/e2e/run", description=__doc__)
-    parser.add_argument("scenario", choices=[*SCENARIOS, "harness"])
+    parser.add_argument("scenario", choices=[*SCENARIOS, "connectors", "harness"])
     parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
     parser.add_argument("--kills", type=int, default=12, help="kill -9 of the job")
@@ -36,8 +39,17 @@ def harness():
     return 0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1
 
 
+def connectors():
+    """The connectors' own tests, each with topics of its own, against one broker."""
+    with tempfile.TemporaryDirectory(prefix="dataflow-e2e-") as folder, Services(pathlib.Path(folder)) as services:
+        tests = [os.environ["DATAFLOW_KAFKA_TESTS"], "--ignored"]
+        return subprocess.run(tests, env=os.environ | {"KAFKA_BROKERS": services.brokers}, check=False).returncode
+
+
 def main():
     options = parse(sys.argv[1:])
+    if options.scenario == "connectors":
+        return connectors()
     if options.scenario == "harness":
         return harness()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)

@@ -4,6 +4,7 @@ use super::broker::{self, PATIENCE, fresh, producer, send};
 use dataflow_connectors::kafka_settings::KafkaSourceSettings;
 use dataflow_connectors::source::kafka::KafkaSource;
 use dataflow_core::{Discovered, Fault, Poll, Record, Result, Source, SourceReader, Waker};
+use dataflow_state::storage::MemoryStorage;
 use rdkafka::producer::Producer as _;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
@@ -47,7 +48,11 @@ fn settings(topic: &str, more: &str) -> KafkaSourceSettings {
 }
 
 fn open(topic: &str, more: &str) -> Reading {
-    let source = KafkaSource::new(settings(topic, more)).unwrap();
+    open_in(&Arc::new(MemoryStorage::new()), topic, more)
+}
+
+fn open_in(storage: &Arc<MemoryStorage>, topic: &str, more: &str) -> Reading {
+    let source = KafkaSource::new(settings(topic, more), storage.clone()).unwrap();
     let bell = Bell::default();
     let reader = source.open(0, 1, bell.waker()).unwrap();
     Reading { source, reader, bell }
@@ -176,7 +181,7 @@ fn starts_and_new_partitions() {
     assert_eq!(appeared, [Discovered { index: 2, start: 0 }]);
 
     // Two workers share the partitions.
-    let source = KafkaSource::new(settings(&topic, "")).unwrap();
+    let source = KafkaSource::new(settings(&topic, ""), Arc::new(MemoryStorage::new())).unwrap();
     let share = |worker| -> Vec<u32> {
         source.open(worker, 2, Waker::none()).unwrap().discover().unwrap().iter().map(|d| d.index).collect()
     };
@@ -184,11 +189,16 @@ fn starts_and_new_partitions() {
 
     // After a restart what is not bound is new, wherever the source began.
     let mut restarted = open(&topic, r#","start":"latest""#);
+    restarted.reader.resume();
     restarted.reader.assign(0, 3).unwrap();
     assert_eq!(
         restarted.reader.discover().unwrap(),
         [Discovered { index: 1, start: 0 }, Discovered { index: 2, start: 0 }]
     );
+    // Also for a worker that has no bound partition of its own.
+    let mut other = open(&topic, r#","start":"latest""#);
+    other.reader.resume();
+    assert_eq!(other.reader.discover().unwrap(), at(&[0, 0, 0]));
 }
 
 #[test]
@@ -236,6 +246,29 @@ fn a_topic_created_anew_is_noticed() {
     let error = open(&topic, "").reader.assign(0, 3).unwrap_err();
     assert_eq!(error.fault, Fault::Doubt);
     assert!(error.to_string().contains("ends at 1 and was read up to 3"), "{error}");
+    // And by its id where the new topic has grown as long; but a job that has bound nothing yet may begin with it.
+    let storage = Arc::new(MemoryStorage::new());
+    open_in(&storage, &topic, "").reader.discover().unwrap();
+    broker::delete(&topic);
+    broker::create(&topic, 1, &[]);
+    send(&producer(None), &topic, 0, "k", &["z"]);
+    let resumed = |more: &str| {
+        let mut reading = open_in(&storage, &topic, more);
+        reading.reader.resume();
+        reading.reader.assign(0, 1).unwrap();
+        reading.reader.discover().map(|_| reading.source.counters().recreated.load(Relaxed))
+    };
+    let error = resumed("").unwrap_err();
+    assert_eq!(error.fault, Fault::Doubt);
+    assert!(error.to_string().contains("its id was '"), "{error}");
+    assert_eq!(resumed(r#","on_recreated":"skip""#).unwrap(), 1);
+    assert_eq!(resumed("").unwrap(), 0, "told once");
+    broker::delete(&topic);
+    broker::create(&topic, 1, &[]);
+    let anew = producer(None);
+    send(&anew, &topic, 0, "k", &["z"]);
+    open_in(&storage, &topic, "").reader.discover().unwrap();
+
     let mut waiting = open(&topic, r#","on_recreated":"skip""#);
     waiting.reader.assign(0, 3).unwrap();
     waiting.reader.discover().unwrap();

@@ -30,7 +30,7 @@ pub use partition::{Partition, SourceId};
 pub use shard::{SHARDS, Shard, stable_hash};
 pub use sink::{EpochOutput, OutputRow, RowOrder, Sink, SinkIdentity, TopicId};
 pub use source::{Decode, Decoded, Discovered, Poll, Record, Source, SourceReader};
-pub use storage::{AppendFile, Storage};
+pub use storage::{AppendFile, Storage, replace_file};
 pub use time::Micros;
 
 /// The version number that every output agrees on: the timely timestamp, one tick of the job's clock.

@@ -56,6 +56,10 @@ pub trait SourceReader {
     /// after the first call, which waits until the partitions that exist are known.
     fn discover(&mut self) -> Result<Vec<Discovered>>;
 
+    /// Told before everything else when an earlier life of the job has bound partitions of this source, of whichever worker:
+    /// what it did not bind appeared since, and is read from its beginning.
+    fn resume(&mut self) {}
+
     /// Makes `index` readable from offset `next` on. On a restart it is called with the bound offsets *before* the first
     /// `discover`, which then leaves those out.
     ///

@@ -44,3 +44,20 @@ pub trait AppendFile: Send {
     /// Bytes in the file, with what was written but not synced.
     fn length(&self) -> u64;
 }
+
+/// Writes a small file so that after a crash either the old or the whole new content is there: temporary file, sync,
+/// rename, sync of the folder. `path` lies in `dir`, `""` for the root.
+///
+/// # Errors
+/// Those of the storage. After an error the content is the old or the new one.
+pub fn replace_file(storage: &dyn Storage, dir: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    let temporary = format!("{path}.tmp");
+    storage.remove(&temporary)?; // A life that ended half-way may have left one, and `append` would add to it.
+    let mut file = storage.append(&temporary)?;
+    file.write(bytes)?;
+    file.sync()?;
+    drop(file);
+    storage.rename(&temporary, &path)?;
+    storage.sync_dir(dir)
+}

@@ -395,7 +395,7 @@ fn keep_lookups(
     storage.create_dir(TABLES)?;
     for table in now {
         if storage.length(&format!("{TABLES}/{}", name(&table.hash)))?.is_none() {
-            dataflow_state::storage::replace_file(storage, TABLES, &name(&table.hash), &table.bytes)?;
+            dataflow_core::replace_file(storage, TABLES, &name(&table.hash), &table.bytes)?;
         }
     }
     let bound =

@@ -161,6 +161,9 @@ impl<T: EventTime> Share<T> {
         wake: Waker,
     ) -> Result<Share<T>> {
         let mut reader = plan.sources[usize::from(id.0)].open(worker, peers, wake)?;
+        if plan.start.state.partitions.keys().any(|partition| partition.source == id) {
+            reader.resume();
+        }
         let mut partitions = BTreeMap::new();
         for (partition, state) in &plan.start.state.partitions {
             if partition.source == id && partition.index as usize % peers == worker {

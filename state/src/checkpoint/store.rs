@@ -2,7 +2,7 @@
 
 use super::files::FileIndex;
 use super::manifest::Manifest;
-use crate::storage::replace_file;
+use dataflow_core::replace_file;
 use dataflow_core::{Epoch, Error, Result, Storage};
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -4,7 +4,7 @@
 //! error and never a fresh start: a new lineage would cut the sinks off from the history that is in them, and a
 //! counter that starts again would let an old process pass for a new one.
 
-use crate::storage::replace_file;
+use dataflow_core::replace_file;
 use dataflow_core::{Error, Generation, Lineage, Random, Result, Storage};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

@@ -10,7 +10,7 @@ pub use local::LocalStorage;
 pub(crate) use local::explained;
 pub use memory::MemoryStorage;
 
-use dataflow_core::{Error, Result, Storage};
+use dataflow_core::{Error, Result};
 
 /// Refuses what would leave the root or name one file in two ways.
 fn checked(path: &str) -> Result<&str> {
@@ -27,26 +27,10 @@ fn below_root(path: &str) -> Result<&str> {
     if path.is_empty() { Err(Error::us("cannot rename or remove the root of a storage")) } else { checked(path) }
 }
 
-/// Writes a small file so that after a crash either the old or the whole new content is there: temporary file, sync,
-/// rename, sync of the folder. `path` lies in `dir`, `""` for the root.
-///
-/// # Errors
-/// Those of the storage. After an error the content is the old or the new one.
-pub fn replace_file(storage: &dyn Storage, dir: &str, name: &str, bytes: &[u8]) -> Result<()> {
-    let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
-    let temporary = format!("{path}.tmp");
-    storage.remove(&temporary)?; // A life that ended half-way may have left one, and `append` would add to it.
-    let mut file = storage.append(&temporary)?;
-    file.write(bytes)?;
-    file.sync()?;
-    drop(file);
-    storage.rename(&temporary, &path)?;
-    storage.sync_dir(dir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataflow_core::replace_file;
 
     /// What every storage does, whatever is behind it.
     fn check(storage: &dyn Storage) {

@@ -33,13 +33,7 @@ impl SchemaStore {
         let path = self.path(hash);
         self.storage.create_dir(&self.dir)?;
         if self.storage.length(&path)? != Some(text.len() as u64) {
-            let unfinished = format!("{path}.part");
-            self.storage.remove(&unfinished)?;
-            let mut file = self.storage.append(&unfinished)?;
-            file.write(text.as_bytes())?;
-            file.sync()?;
-            drop(file);
-            self.storage.rename(&unfinished, &path)?;
+            dataflow_core::replace_file(&*self.storage, &self.dir, &name_of(hash), text.as_bytes())?;
         }
         // Also when the file was there: the process that wrote it may have ended before this.
         self.storage.sync_dir(&self.dir)?;
@@ -63,7 +57,11 @@ impl SchemaStore {
     }
 
     fn path(&self, hash: SchemaHash) -> String {
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}/{hex}.avsc", self.dir)
+        format!("{}/{}", self.dir, name_of(hash))
     }
+}
+
+fn name_of(hash: SchemaHash) -> String {
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}.avsc")
 }

@@ -10,13 +10,15 @@
 
 pub(crate) mod client;
 mod decision;
+mod known;
 pub(crate) mod queue;
 mod reader;
 pub(crate) mod topic;
 mod watch;
 
 use crate::kafka_settings::KafkaSourceSettings;
-use dataflow_core::{Error, Result, Source, SourceReader, Waker};
+use dataflow_core::{Error, Result, Source, SourceReader, Storage, Waker};
+use known::KnownTopic;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -30,25 +32,27 @@ pub struct KafkaSourceCounters {
 }
 
 /// A Kafka topic as a source. The source's name is the topic's name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaSource {
     settings: Arc<KafkaSourceSettings>,
     counters: Arc<KafkaSourceCounters>,
+    known: KnownTopic,
 }
 
 impl KafkaSource {
-    /// A source with these settings. Nothing is connected yet.
+    /// A source with these settings. Nothing is connected yet. In `storage` it keeps which topic it read.
     ///
     /// # Errors
     /// When a setting is out of its range or would break a guarantee.
-    pub fn new(settings: KafkaSourceSettings) -> Result<KafkaSource> {
+    pub fn new(settings: KafkaSourceSettings, storage: Arc<dyn Storage>) -> Result<KafkaSource> {
         if settings.topic.is_empty() || settings.group_id.is_empty() {
             return Err(Error::user(
                 "reading the settings of a kafka source: 'topic' and 'group_id' must not be empty",
             ));
         }
         settings.consumer()?;
-        Ok(KafkaSource { settings: Arc::new(settings), counters: Arc::default() })
+        let known = KnownTopic::new(storage, &settings.topic);
+        Ok(KafkaSource { settings: Arc::new(settings), counters: Arc::default(), known })
     }
 
     /// What was lost or noticed so far.
@@ -63,7 +67,7 @@ impl Source for KafkaSource {
     }
 
     fn open(&self, worker: usize, peers: usize, wake: Waker) -> Result<Box<dyn SourceReader>> {
-        let reader = reader::KafkaReader::open(self.settings.clone(), self.counters.clone(), worker, peers, wake)?;
-        Ok(Box::new(reader))
+        let (settings, counters, known) = (self.settings.clone(), self.counters.clone(), self.known.clone());
+        Ok(Box::new(reader::KafkaReader::open(settings, counters, known, worker, peers, wake)?))
     }
 }

@@ -7,6 +7,7 @@
 use super::KafkaSourceCounters;
 use super::client::{Consumer, Logged, failed, is_transient};
 use super::decision::{Bounds, Standing, standing, verdict};
+use super::known::KnownTopic;
 use super::queue::{BATCH, Item, PartitionQueue};
 use super::topic;
 use super::watch::{Report, Task, Watch};
@@ -23,6 +24,9 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct KafkaReader {
     settings: Arc<KafkaSourceSettings>,
     counters: Arc<KafkaSourceCounters>,
+    known: KnownTopic,
+    /// Whether an earlier life of the job read the source.
+    resumed: bool,
     consumer: Arc<Consumer>,
     worker: u32,
     peers: u32,
@@ -51,6 +55,7 @@ impl KafkaReader {
     pub(super) fn open(
         settings: Arc<KafkaSourceSettings>,
         counters: Arc<KafkaSourceCounters>,
+        known: KnownTopic,
         worker: usize,
         peers: usize,
         wake: Waker,
@@ -66,6 +71,8 @@ impl KafkaReader {
         Ok(KafkaReader {
             settings,
             counters,
+            known,
+            resumed: false,
             consumer,
             worker,
             peers,
@@ -81,12 +88,12 @@ impl KafkaReader {
         let name = &self.settings.topic;
         let count = topic::partitions(self.consumer.client(), name)?
             .ok_or_else(|| topic::missing(name, &self.settings.brokers))?;
+        let id = topic::id(&self.consumer, name);
         if self.worker == 0 {
             self.refuse_compacted()?;
+            self.compare(id.as_deref())?;
         }
-        // What was assigned before was bound in an earlier life; what that life did not know appeared since, and is read
-        // from its beginning.
-        let start = if self.partitions.is_empty() { self.settings.start } else { Start::Earliest };
+        let start = if self.resumed { Start::Earliest } else { self.settings.start };
         let share: BTreeSet<u32> = (0..count).filter(|index| index % self.peers == self.worker).collect();
         let mut found = Vec::new();
         for index in share.iter().filter(|index| !self.partitions.contains_key(index)) {
@@ -99,10 +106,22 @@ impl KafkaReader {
             peers: self.peers,
             interval: self.settings.discover_interval(),
             known: share,
-            id: topic::id(&self.consumer, name),
+            id,
             wake: self.wake.clone(),
         })?);
         Ok(found)
+    }
+
+    /// Compares the topic with the one that an earlier life read, and keeps its id.
+    fn compare(&self, id: Option<&str>) -> Result<()> {
+        let (Some(now), before) = (id, self.known.id()?) else { return Ok(()) };
+        if before.as_deref() == Some(now) {
+            return Ok(());
+        }
+        if let Some(before) = before.filter(|_| self.resumed) {
+            self.recreated(&format!("its id was '{before}' and is '{now}'"))?;
+        }
+        self.known.keep(now)
     }
 
     /// A compacted topic forgets records that were bound: a replay would find fewer.
@@ -220,6 +239,10 @@ impl KafkaReader {
 }
 
 impl SourceReader for KafkaReader {
+    fn resume(&mut self) {
+        self.resumed = true;
+    }
+
     fn discover(&mut self) -> Result<Vec<Discovered>> {
         if self.watch.is_none() {
             return self.begin();

@@ -64,6 +64,6 @@ fn start_of(name: &str, environment: &Environment, storage: &dyn Storage) -> Res
     }
     storage.create_dir(STARTS)?;
     let now = environment.clock.wall();
-    dataflow_state::storage::replace_file(storage, STARTS, name, now.to_string().as_bytes())?;
+    dataflow_core::replace_file(storage, STARTS, name, now.to_string().as_bytes())?;
     Ok(now)
 }

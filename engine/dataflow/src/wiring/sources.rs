@@ -74,7 +74,7 @@ pub(super) fn build(
                 let settings: KafkaSourceSettings = Value::Table(table)
                     .try_into()
                     .map_err(|cause: toml::de::Error| Error::user(format!("reading {place}: {}", cause.message())))?;
-                Arc::new(KafkaSource::new(settings)?)
+                Arc::new(KafkaSource::new(settings, storage.clone())?)
             }
             other => {
                 return Err(crate::profile::unknown(

@@ -19,6 +19,10 @@ impl Source for UntilEnd {
 }
 
 impl SourceReader for Reader {
+    fn resume(&mut self) {
+        self.0.resume();
+    }
+
     fn discover(&mut self) -> Result<Vec<Discovered>> {
         self.0.discover()
     }
