@@ -215,6 +215,8 @@ impl<T: EventTime> Share<T> {
         let mut more = false;
         for index in order {
             if tick.bound.is_none() && self.stamped >= full {
+                // The next epoch goes on here: a partition with a backlog must not starve those behind it.
+                self.turn = index;
                 self.plan.control.epoch_is_full();
                 return Ok(Progress::Wait);
             }

@@ -6,6 +6,7 @@
 // clippy spares `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod alignment;
 mod command_line;
 mod data;
 mod process;

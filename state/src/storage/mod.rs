@@ -30,7 +30,7 @@ fn below_root(path: &str) -> Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflow_core::replace_file;
+    use dataflow_core::{Storage, replace_file};
 
     /// What every storage does, whatever is behind it.
     fn check(storage: &dyn Storage) {
