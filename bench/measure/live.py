@@ -7,14 +7,17 @@ import time
 import machine
 from scene import BIN, INPUT, START_SECONDS, BenchFailed, Running, status, until
 
-# Before records count: the first checkpoint, warm caches at the broker, its page cache and its compiler.
-WARM_UP_SECONDS = 15
+# Before records count: the first checkpoints, and the broker's compiler, which on two cores takes a core for half a minute: until then
+# the latency is that of the broker.
+WARM_UP_SECONDS = 45
 # After the input's end: whatever is on its way has come.
 SETTLE_SECONDS = 3
 # From a kill; a job that is not back by then has failed.
 BACK_SECONDS = 60
 # After the kill: until the output has caught up and flows as before.
 CALM_SECONDS = 8
+HOT, EVEN = "hot key", "even load"
+HOT_SHARE = 0.3
 # Between kills, at random: a checkpoint is taken every 10 s, and a kill meets every distance from it.
 KILL_AFTER_SECONDS = (12.0, 22.0)
 
@@ -27,8 +30,8 @@ def settings(scene):
 class Flow:
     """The job, its input, and a reader of its output. `arrivals` is complete after the end."""
 
-    def __init__(self, scene, rate):
-        self.scene, self.rate, self.data = scene, rate, scene.data()
+    def __init__(self, scene, rate, skew=0.0):
+        self.scene, self.rate, self.skew, self.data = scene, rate, skew, scene.data()
         self.arrivals_file = scene.folder / "arrivals.csv"
         self.running = []
 
@@ -41,7 +44,7 @@ class Flow:
             self.before = self.scene.probe("ends", INPUT)
             self.probe = self.scene.follow(self.arrivals_file)
             self.running.append(self.probe)
-            self.feeder, self.feed_command = self.scene.feed(self.rate)
+            self.feeder, self.feed_command = self.scene.feed(self.rate, self.skew)
             self.running.append(self.feeder)
         except BaseException:
             self.__exit__()
@@ -80,8 +83,13 @@ class Flow:
             return [int(line.partition(",")[0]) for line in lines]
 
 
-def latency(scene, options):
-    with Flow(scene, options.rate) as flow:
+def hot_key(scene, options, kind):
+    """The same load, even or with a share of it on one user."""
+    return latency(scene, options, HOT_SHARE if kind == HOT else 0.0)
+
+
+def latency(scene, options, skew=0.0):
+    with Flow(scene, options.rate, skew) as flow:
         time.sleep(WARM_UP_SECONDS)
         load = machine.Load(scene.service_pids(), [flow.job.pid, flow.feeder.pid, flow.probe.pid])
         cpu, started = machine.of_process(flow.job.pid), time.monotonic()

@@ -13,7 +13,7 @@ import report
 import throughput
 from scene import BenchFailed, Scene, say
 
-CASES = ("memory", "kafka", "latency", "recovery")
+CASES = ("memory", "kafka", "latency", "hotkey", "recovery")
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results"
 # So that the input topic exists when no case reads a backlog.
 FEW = 1_000
@@ -67,6 +67,7 @@ def play(scene, options, results):
     throughput.kafka(scene, options, "exactly-once", fill)
     attempt("kafka", lambda: pair(scene, options, lambda *which: throughput.kafka(*which, fill), ("exactly-once", "at-least-once"), results))
     attempt("latency", lambda: pair(scene, options, lambda *which: live.latency(*which[:2]), ("latency",), results))
+    attempt("hotkey", lambda: pair(scene, options, live.hot_key, (live.EVEN, live.HOT), results))
     attempt("recovery", lambda: recovery(scene, options, results))
     return failures
 

@@ -20,6 +20,8 @@ TABLES = (
      ("logins_per_s", "flowing_per_s", "logins_per_cpu_s", "cpu_s_per_million", "rss_peak_mb"), ("logins_per_s", "exactly-once", "at-least-once")),
     ("Produce to visible, exactly-once, `read_committed`", ("latency",),
      ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms", "job_cores", "rss_peak_mb"), None),
+    ("The same with 30 % of the load on one user", ("even load", "hot key"), ("p50_ms", "p90_ms", "p99_ms", "max_ms", "job_cores"),
+     ("p99_ms", "hot key", "even load")),
     ("`kill -9` to the next committed output", ("recovery, direct", "recovery, launched by cargo"), ("back_s",), None),
 )
 LOAD = ("services_cores", "others_cores")

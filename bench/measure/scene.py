@@ -101,11 +101,11 @@ class Scene:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return self.text_of(command)
 
-    def feed(self, rate):
-        """Live logins at a rate, none of them late, double or broken, until ended; each is sent at once."""
+    def feed(self, rate, skew):
+        """Live logins at a rate, a share `skew` of them of one user, none late, double or broken, until ended; each is sent at once."""
         command = [BIN / "loadgen", "logins", "--kafka", self.services.brokers, "--registry", self.services.registry,
                    "--rate", str(rate), "--users", str(USERS), "--partitions", str(PARTITIONS), "--seed", str(time.time_ns() % 1_000_000_007),
-                   "--late", "0", "--duplicates", "0", "--poison", "0",
+                   "--late", "0", "--duplicates", "0", "--poison", "0", "--skew", str(skew),
                    "--property", "linger.ms=0", "--property", "socket.nagle.disable=true"]
         return Running(command, self.folder / "loadgen.log", self.env), self.text_of(command)
 
