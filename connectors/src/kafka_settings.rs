@@ -200,17 +200,15 @@ impl KafkaSourceSettings {
         config.set("queued.max.messages.kbytes", self.queued_kb_max.to_string());
         Ok(config)
     }
-
-    /// The configuration for administrative requests.
-    pub(crate) fn admin(&self) -> Result<ClientConfig> {
-        base(&self.brokers, &self.client)
-    }
 }
 
 impl KafkaSinkSettings {
     /// A consumer that reads the markers.
     pub(crate) fn consumer(&self, isolation: &str) -> Result<ClientConfig> {
-        consumer(&self.brokers, &self.client, "dataflow-markers", isolation)
+        let mut config = consumer(&self.brokers, &self.client, "dataflow-markers", isolation)?;
+        // The end of the topic is told by an empty answer, which the broker gives after this wait; a start reads it thrice.
+        config.set("fetch.wait.max.ms", "1");
+        Ok(config)
     }
 
     /// A producer; transactional when it has an id.

@@ -52,13 +52,22 @@ pub(super) struct Reader {
 impl Reader {
     /// A reader of what is under `key`.
     pub(super) fn new(settings: &KafkaSinkSettings, topic: &str, key: &str) -> Result<Reader> {
-        let consumer = |isolation| -> Result<Consumer> {
+        let consumer = |isolation, reads: bool| -> Result<Consumer> {
             let context = Logged { name: topic.to_owned() };
-            let config = settings.consumer(isolation)?;
+            let mut config = settings.consumer(isolation)?;
+            if !reads {
+                // Without a group there is nothing to take leave of, which costs 100 ms.
+                config.remove("group.id");
+            }
             config.create_with_context(context).map_err(|e| failed(format!("creating a consumer of '{topic}'"), e))
         };
-        let (committed, all) = (Arc::new(consumer("read_committed")?), consumer("read_uncommitted")?);
+        let (committed, all) = (Arc::new(consumer("read_committed", true)?), consumer("read_uncommitted", false)?);
         Ok(Reader { topic: topic.to_owned(), key: key.to_owned(), committed, all })
+    }
+
+    /// A client to ask for facts about topics: a consumer, because a broker may create a topic that a producer asks for.
+    pub(super) fn client(&self) -> &Consumer {
+        &self.all
     }
 
     /// The last committed marker.

@@ -70,6 +70,8 @@ struct Open {
     partitions: Vec<u32>,
     slots: Vec<Option<Producer>>,
     turn: usize,
+    /// Producers of ids that only had to be fenced. They rest: to end one costs a start 100 ms.
+    at_rest: Vec<Producer>,
     /// What the sink's marker is known to be.
     held: Marker,
 }
@@ -101,10 +103,8 @@ impl KafkaSink {
     }
 
     /// One attempt to become the writer.
-    fn establish(&self, open: &mut Open) -> Result<Option<Marker>> {
-        let reader = Reader::new(&self.settings, &open.markers, &open.key)?;
-        self.may_still_write(open, &reader)?;
-        self.initialise(open)?;
+    fn establish(&self, open: &mut Open, reader: &Reader) -> Result<Option<Marker>> {
+        self.fence(open, reader)?;
         let found = reader.last(Reach::Everything)?;
         let found = decision::admit(&self.name, found, &open.identity, self.settings.start_over)?;
         let (epoch, chain) = found.map_or((0, ChainHash::default()), |m| (m.epoch, m.chain));
@@ -123,46 +123,58 @@ impl KafkaSink {
         Ok(found)
     }
 
-    /// Shuts out before anything is initialised who is shut out already: an initialisation would end the transaction of
-    /// the newer generation.
-    fn may_still_write(&self, open: &Open, reader: &Reader) -> Result<()> {
-        let found = reader.last(Reach::Stable)?;
-        decision::admit(&self.name, found, &open.identity, self.settings.start_over).map(|_| ())
-    }
-
-    /// Destroys all producers and initialises every id there may be.
-    fn initialise(&self, open: &mut Open) -> Result<()> {
+    /// Destroys all producers and initialises every id there may be, unless we are shut out already: an initialisation would
+    /// end the transaction of the newer generation.
+    fn fence(&self, open: &mut Open, reader: &Reader) -> Result<()> {
         open.slots.clear();
+        open.at_rest.clear();
         open.turn = 0;
-        if self.settings.delivery == Delivery::AtLeastOnce {
-            open.slots.push(Some(Producer::start(&self.settings, &self.name, None)?));
-            return Ok(());
+        let (ids, this) = (self.ids(), &*open);
+        // Each of the steps at once for all of them, since each waits for the cluster; all are initialised before anything
+        // is sent.
+        let producers = std::thread::scope(|scope| {
+            let connecting: Vec<_> = ids.iter().map(|id| scope.spawn(move || self.connect(this, *id))).collect();
+            let found = reader.last(Reach::Stable)?;
+            decision::admit(&self.name, found, &this.identity, self.settings.start_over)?;
+            let connected = connecting.into_iter().map(|t| t.join().expect("connecting a producer does not panic"));
+            connected.collect::<Result<Vec<Producer>>>()
+        })?;
+        if self.settings.delivery == Delivery::ExactlyOnce {
+            std::thread::scope(|scope| {
+                let fencing: Vec<_> = producers.iter().map(|p| scope.spawn(|| p.initialise())).collect();
+                fencing.into_iter().try_for_each(|t| t.join().expect("initialising a producer does not panic"))
+            })?;
         }
-        let ours = |writer, slot| writer == 0 && slot < self.settings.slots;
-        let left_out =
-            |writer, slot| is_planted(Bug::SlotLeftUnfenced) && ours(writer, slot) && slot + 1 == self.settings.slots;
-        let open_ref = &*open;
-        // At once, since each waits for the coordinator; all of them before anything is sent.
-        let started: Vec<Result<Option<Producer>>> = std::thread::scope(|scope| {
-            let ids = (0..WRITERS_MAX).flat_map(|writer| (0..SLOTS_MAX).map(move |slot| (writer, slot)));
-            let threads: Vec<_> = ids
-                .filter(|(writer, slot)| !left_out(*writer, *slot))
-                .map(|(writer, slot)| {
-                    scope.spawn(move || self.start(open_ref, writer, slot).map(|p| ours(writer, slot).then_some(p)))
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("starting a producer does not panic")).collect()
-        });
-        for producer in started {
-            open.slots.extend(producer?.map(Some));
+        for ((writer, slot), producer) in ids.into_iter().zip(producers) {
+            if writer == 0 && slot < self.slots() {
+                open.slots.push(Some(producer));
+            } else {
+                open.at_rest.push(producer);
+            }
         }
-        open.slots.resize_with(self.settings.slots as usize, || None);
+        open.slots.resize_with(self.slots() as usize, || None);
         Ok(())
     }
 
-    fn start(&self, open: &Open, writer: u32, slot: u32) -> Result<Producer> {
+    /// Writer and slot of every id that may ever have been used.
+    fn ids(&self) -> Vec<(u32, u32)> {
+        if self.settings.delivery == Delivery::AtLeastOnce {
+            return vec![(0, 0)];
+        }
+        let left_out = |id: &(u32, u32)| is_planted(Bug::SlotLeftUnfenced) && *id == (0, self.slots() - 1);
+        let all = (0..WRITERS_MAX).flat_map(|writer| (0..SLOTS_MAX).map(move |slot| (writer, slot)));
+        all.filter(|id| !left_out(id)).collect()
+    }
+
+    /// Producers that take turns.
+    fn slots(&self) -> u32 {
+        if self.settings.delivery == Delivery::AtLeastOnce { 1 } else { self.settings.slots }
+    }
+
+    fn connect(&self, open: &Open, (writer, slot): (u32, u32)) -> Result<Producer> {
         let id = format!("{}-{}-{writer}-{slot}", open.identity.job, self.name);
-        Producer::start(&self.settings, &self.name, Some(&id))
+        let id = (self.settings.delivery == Delivery::ExactlyOnce).then_some(id.as_str());
+        Producer::connect(&self.settings, &self.name, id, &open.markers)
     }
 
     /// Sends rows and marker with the producer whose turn it is.
@@ -170,7 +182,9 @@ impl KafkaSink {
         let value = serde_json::to_vec(&marker).expect("a marker is plain numbers");
         if open.slots[open.turn].is_none() {
             // Only with a planted bug is an id initialised as late as this.
-            open.slots[open.turn] = Some(self.start(open, 0, open.turn as u32)?);
+            let producer = self.connect(open, (0, open.turn as u32))?;
+            producer.initialise()?;
+            open.slots[open.turn] = Some(producer);
         }
         let producer = open.slots[open.turn].as_ref().expect("it was started above");
         let rows = || {
@@ -234,10 +248,8 @@ impl KafkaSink {
     }
 
     fn look_again(&self, open: &mut Open, marker: Marker) -> Result<Outcome> {
-        open.slots.clear();
         let reader = Reader::new(&self.settings, &open.markers, &open.key)?;
-        self.may_still_write(open, &reader)?;
-        self.initialise(open)?;
+        self.fence(open, &reader)?;
         let found = reader.last(Reach::Everything)?;
         decision::outcome(&self.name, found, open.held, marker, &open.identity)
     }
@@ -249,23 +261,27 @@ impl Sink for KafkaSink {
     }
 
     fn open(&mut self, identity: &SinkIdentity) -> Result<Option<Marker>> {
-        let partitions = topics::prepare(&self.settings, &identity.job, &self.topics)?;
+        let (markers, key) = (markers::topic_of(&identity.job), markers::key_of(&identity.job, &self.name));
+        let mut reader = Reader::new(&self.settings, &markers, &key)?;
+        let partitions = topics::prepare(&self.settings, reader.client(), &markers, &self.topics)?;
         let mut open = Open {
             identity: identity.clone(),
-            markers: markers::topic_of(&identity.job),
-            key: markers::key_of(&identity.job, &self.name),
+            markers,
+            key,
             partitions,
             slots: Vec::new(),
             turn: 0,
+            at_rest: Vec::new(),
             held: identity.marker(0, ChainHash::default()),
         };
         let mut attempt = 1;
         let found = loop {
-            match self.establish(&mut open) {
+            match self.establish(&mut open, &reader) {
                 Ok(found) => break found,
                 Err(error) if error.fault == Fault::Outside && attempt < ATTEMPTS_MAX => {
                     tracing::warn!(sink = self.name, attempt, %error, "opening the sink failed; trying again");
                     attempt += 1;
+                    reader = Reader::new(&self.settings, &open.markers, &open.key)?;
                 }
                 Err(error) => return Err(error),
             }

@@ -14,6 +14,9 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerConte
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+/// How long a producer may take to find a broker.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long the initialisation of one id may take: the coordinator first ends the transaction of the producer before.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -106,19 +109,29 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Creates a producer and, when it has an id, shuts out the one that had it before and ends its transaction.
-    pub(super) fn start(settings: &KafkaSinkSettings, sink: &str, transactional_id: Option<&str>) -> Result<Producer> {
+    /// Creates a producer and connects it: a client that is asked to initialise its id before it knows a broker looks for one
+    /// every 500 ms. `topic` is one that exists.
+    pub(super) fn connect(
+        settings: &KafkaSinkSettings,
+        sink: &str,
+        transactional_id: Option<&str>,
+        topic: &str,
+    ) -> Result<Producer> {
         let name = transactional_id.unwrap_or(sink).to_owned();
-        let what = || format!("initialising producer '{name}'");
+        let what = || format!("connecting producer '{name}'");
         let context = Deliveries { name: name.clone(), state: Mutex::default(), changed: Condvar::new() };
         let config = settings.producer(transactional_id)?;
         let producer: ThreadedProducer<Deliveries> =
             config.create_with_context(context).map_err(|e| failed(what(), e))?;
-        if transactional_id.is_some() {
-            producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))?;
-        }
+        producer.client().fetch_metadata(Some(topic), CONNECT_TIMEOUT).map_err(|e| failed(what(), e))?;
         let timeout = Duration::from_millis(settings.transaction_timeout_ms.into());
         Ok(Producer { producer, name, timeout })
+    }
+
+    /// Shuts out the producer that had the transactional id before, and ends its transaction. Called once, first.
+    pub(super) fn initialise(&self) -> Result<()> {
+        let what = || format!("initialising producer '{}'", self.name);
+        self.producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))
     }
 
     /// Sends the records as one transaction. After an error nothing is known about its outcome.

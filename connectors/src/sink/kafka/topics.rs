@@ -1,8 +1,7 @@
 //! The topics a sink writes to: found, or created where the settings allow it, with their numbers of partitions.
 
-use super::markers;
 use crate::kafka_settings::KafkaSinkSettings;
-use crate::source::kafka::client::{Consumer, Logged, failed, wait_for};
+use crate::source::kafka::client::{Consumer, failed, wait_for};
 use crate::source::kafka::topic;
 use dataflow_core::{Error, Result};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -17,14 +16,13 @@ const LOOKS_MAX: u32 = 50;
 const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Finds or creates the markers topic and the output topics; returns the partitions of the latter.
-pub(super) fn prepare(settings: &KafkaSinkSettings, job: &str, topics: &[String]) -> Result<Vec<u32>> {
-    // A consumer, because a broker may create a topic that a producer asks for, with settings of its own.
-    let context = Logged { name: job.to_owned() };
-    let what = || format!("connecting to '{}'", settings.brokers);
-    let client: Consumer =
-        settings.consumer("read_committed")?.create_with_context(context).map_err(|e| failed(what(), e))?;
-    let markers = markers::topic_of(job);
-    match ensure(settings, &client, &markers, true)? {
+pub(super) fn prepare(
+    settings: &KafkaSinkSettings,
+    client: &Consumer,
+    markers: &str,
+    topics: &[String],
+) -> Result<Vec<u32>> {
+    match ensure(settings, client, markers, true)? {
         1 => {}
         count => {
             return Err(Error::user(format!(
@@ -33,7 +31,7 @@ pub(super) fn prepare(settings: &KafkaSinkSettings, job: &str, topics: &[String]
             .hint("delete it if it is not this job's, or name the job differently"));
         }
     }
-    topics.iter().map(|name| ensure(settings, &client, name, false)).collect()
+    topics.iter().map(|name| ensure(settings, client, name, false)).collect()
 }
 
 fn ensure(settings: &KafkaSinkSettings, client: &Consumer, name: &str, markers: bool) -> Result<u32> {

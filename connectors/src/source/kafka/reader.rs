@@ -130,7 +130,7 @@ impl KafkaReader {
         if self.settings.allow_compacted {
             return Ok(());
         }
-        match topic::cleanup_policy(&self.settings.admin()?, name, name) {
+        match topic::cleanup_policy(&self.consumer, name) {
             Ok(policy) if policy.contains("compact") => Err(Error::user(format!(
                 "opening topic '{name}': it is compacted, so a replay may find fewer records than were read"
             ))

@@ -2,18 +2,17 @@
 //!
 //! Every call blocks for at most [`REQUEST_TIMEOUT`]; readers call them at start-up only, later the watch's thread does.
 
-use super::client::{Consumer, Logged, failed, wait_for};
+use super::client::{Consumer, failed};
 use super::decision::Bounds;
 use crate::kafka_settings::Start;
 use dataflow_core::{Error, Result};
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::bindings as c;
+use rdkafka::client::Client;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, client::Client};
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
@@ -68,43 +67,92 @@ pub(crate) fn start(consumer: &Consumer, topic: &str, index: u32, start: Start) 
 }
 
 /// `cleanup.policy` of a topic.
-pub(crate) fn cleanup_policy(config: &ClientConfig, name: &str, topic: &str) -> Result<String> {
+pub(crate) fn cleanup_policy(consumer: &Consumer, topic: &str) -> Result<String> {
     let what = || format!("asking for the configuration of topic '{topic}'");
-    let context = Logged { name: name.to_owned() };
-    let admin: AdminClient<Logged> = config.create_with_context(context).map_err(|e| failed(what(), e))?;
-    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-    let answers = wait_for(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
-        .map_err(|e| failed(what(), e))?;
-    match answers.into_iter().next() {
-        Some(Ok(resource)) => {
-            Ok(resource.get("cleanup.policy").and_then(|entry| entry.value.clone()).unwrap_or_default())
-        }
-        Some(Err(code)) => Err(Error::outside(what()).because(code)),
-        None => Err(Error::outside(what()).hint("the broker answered with nothing")),
-    }
+    let name = CString::new(topic).map_err(|e| Error::user(what()).because(e))?;
+    // SAFETY: as in `ask`; the resource is destroyed after the call that copies it.
+    let answer = ask(consumer, |rk, queue| unsafe {
+        let kind = c::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        let mut resources = [c::rd_kafka_ConfigResource_new(kind, name.as_ptr())];
+        c::rd_kafka_DescribeConfigs(rk, resources.as_mut_ptr(), resources.len(), std::ptr::null(), queue);
+        c::rd_kafka_ConfigResource_destroy(resources[0]);
+    });
+    let answer = answer.ok_or_else(|| Error::outside(what()).hint("the broker did not answer in time"))?;
+    // SAFETY: the answer lives until the end of this function.
+    let policy = unsafe { policy_in(answer.0) };
+    policy.map_err(|code| Error::outside(what()).because(RDKafkaErrorCode::from(code)))
 }
 
 /// The topic's id, which a topic of the same name created later does not have. `None` when the broker gives none
 /// (before Kafka 2.8) or did not answer.
 pub(crate) fn id(consumer: &Consumer, topic: &str) -> Option<String> {
     let name = CString::new(topic).ok()?;
-    let timeout_ms = i32::try_from(REQUEST_TIMEOUT.as_millis()).expect("the timeout is seconds");
-    let rk = consumer.client().native_ptr();
-    // SAFETY: plain calls of librdkafka's admin interface. Everything created here is destroyed here; what is read of the
-    // event is read before the event is destroyed.
-    unsafe {
-        let queue = c::rd_kafka_queue_new(rk);
+    // SAFETY: as in `ask`; the collection is destroyed after the call that copies it.
+    let answer = ask(consumer, |rk, queue| unsafe {
         let mut names = [name.as_ptr()];
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         c::rd_kafka_DescribeTopics(rk, topics, std::ptr::null(), queue);
         c::rd_kafka_TopicCollection_destroy(topics);
+    })?;
+    // SAFETY: the answer lives until the end of this function.
+    unsafe { id_in(answer.0) }
+}
+
+/// An answer of librdkafka's admin interface.
+struct Answer(*mut c::rd_kafka_event_t);
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // SAFETY: the event is ours, and what was read of it has been copied.
+        unsafe { c::rd_kafka_event_destroy(self.0) }
+    }
+}
+
+/// Sends a request on the consumer's own client (one of its own costs 100 ms to begin and end) and waits for the answer.
+fn ask(consumer: &Consumer, send: impl FnOnce(*mut c::rd_kafka_t, *mut c::rd_kafka_queue_t)) -> Option<Answer> {
+    let timeout_ms = i32::try_from(REQUEST_TIMEOUT.as_millis()).expect("the timeout is seconds");
+    let rk = consumer.client().native_ptr();
+    // SAFETY: plain calls; the client lives, and the queue is created and destroyed here.
+    unsafe {
+        let queue = c::rd_kafka_queue_new(rk);
+        send(rk, queue);
         let event = c::rd_kafka_queue_poll(queue, timeout_ms);
-        let id = if event.is_null() { None } else { id_in(event) };
-        if !event.is_null() {
-            c::rd_kafka_event_destroy(event);
-        }
         c::rd_kafka_queue_destroy(queue);
-        id
+        (!event.is_null()).then_some(Answer(event))
+    }
+}
+
+/// `cleanup.policy` in the answer to DescribeConfigs of one topic.
+///
+/// # Safety
+/// `event` is a living event of librdkafka.
+unsafe fn policy_in(event: *mut c::rd_kafka_event_t) -> Result<String, RDKafkaRespErr> {
+    // SAFETY: as promised by the caller; null results are checked before they are read.
+    unsafe {
+        let error = c::rd_kafka_event_error(event);
+        let result = c::rd_kafka_event_DescribeConfigs_result(event);
+        if result.is_null() || error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error);
+        }
+        let mut count = 0;
+        let resources = c::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
+        if resources.is_null() || count == 0 {
+            return Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+        }
+        let error = c::rd_kafka_ConfigResource_error(*resources);
+        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error);
+        }
+        let mut count = 0;
+        let entries = c::rd_kafka_ConfigResource_configs(*resources, &mut count);
+        for entry in (0..count).map(|at| *entries.add(at)) {
+            if CStr::from_ptr(c::rd_kafka_ConfigEntry_name(entry)) == c"cleanup.policy" {
+                let value = c::rd_kafka_ConfigEntry_value(entry);
+                let text = || CStr::from_ptr(value).to_string_lossy().into_owned();
+                return Ok(if value.is_null() { String::new() } else { text() });
+            }
+        }
+        Ok(String::new())
     }
 }
 
