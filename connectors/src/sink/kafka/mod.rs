@@ -15,6 +15,7 @@
 //! `latency_of_commits_in_turn` (tests/kafka) measures both.
 
 mod decision;
+mod events;
 mod markers;
 mod producer;
 mod topics;
@@ -129,19 +130,20 @@ impl KafkaSink {
         open.slots.clear();
         open.at_rest.clear();
         open.turn = 0;
-        let (ids, this) = (self.ids(), &*open);
+        let (ids, job, markers) = (self.ids(), open.identity.job.as_str(), open.markers.as_str());
         // Each of the steps at once for all of them, since each waits for the cluster; all are initialised before anything
         // is sent.
-        let producers = std::thread::scope(|scope| {
-            let connecting: Vec<_> = ids.iter().map(|id| scope.spawn(move || self.connect(this, *id))).collect();
+        let mut producers = std::thread::scope(|scope| {
+            let connecting: Vec<_> =
+                ids.iter().map(|id| scope.spawn(move || self.connect(job, markers, *id))).collect();
             let found = reader.last(Reach::Stable)?;
-            decision::admit(&self.name, found, &this.identity, self.settings.start_over)?;
+            decision::admit(&self.name, found, &open.identity, self.settings.start_over)?;
             let connected = connecting.into_iter().map(|t| t.join().expect("connecting a producer does not panic"));
             connected.collect::<Result<Vec<Producer>>>()
         })?;
         if self.settings.delivery == Delivery::ExactlyOnce {
             std::thread::scope(|scope| {
-                let fencing: Vec<_> = producers.iter().map(|p| scope.spawn(|| p.initialise())).collect();
+                let fencing: Vec<_> = producers.iter_mut().map(|p| scope.spawn(|| p.initialise())).collect();
                 fencing.into_iter().try_for_each(|t| t.join().expect("initialising a producer does not panic"))
             })?;
         }
@@ -171,10 +173,10 @@ impl KafkaSink {
         if self.settings.delivery == Delivery::AtLeastOnce { 1 } else { self.settings.slots }
     }
 
-    fn connect(&self, open: &Open, (writer, slot): (u32, u32)) -> Result<Producer> {
-        let id = format!("{}-{}-{writer}-{slot}", open.identity.job, self.name);
+    fn connect(&self, job: &str, markers: &str, (writer, slot): (u32, u32)) -> Result<Producer> {
+        let id = format!("{job}-{}-{writer}-{slot}", self.name);
         let id = (self.settings.delivery == Delivery::ExactlyOnce).then_some(id.as_str());
-        Producer::connect(&self.settings, &self.name, id, &open.markers)
+        Producer::connect(&self.settings, &self.name, id, markers)
     }
 
     /// Sends rows and marker with the producer whose turn it is.
@@ -182,11 +184,12 @@ impl KafkaSink {
         let value = serde_json::to_vec(&marker).expect("a marker is plain numbers");
         if open.slots[open.turn].is_none() {
             // Only with a planted bug is an id initialised as late as this.
-            let producer = self.connect(open, (0, open.turn as u32))?;
+            let mut producer = self.connect(&open.identity.job, &open.markers, (0, open.turn as u32))?;
             producer.initialise()?;
             open.slots[open.turn] = Some(producer);
         }
-        let producer = open.slots[open.turn].as_ref().expect("it was started above");
+        open.slots.iter_mut().flatten().chain(&mut open.at_rest).for_each(Producer::take_events);
+        let producer = open.slots[open.turn].as_mut().expect("it was started above");
         let rows = || {
             epochs.iter().flat_map(|epoch| &epoch.rows).map(|row| {
                 let topic = usize::from(row.topic.0);

@@ -3,15 +3,13 @@
 //! Invariant: no delivery result goes unread. A record that the client took and whose result did not come within the
 //! timeout is a failure like any other; what it means is decided by the marker, not here.
 
+use super::events::Events;
 use crate::kafka_settings::KafkaSinkSettings;
-use crate::source::kafka::client::failed;
+use crate::source::kafka::client::{Logged, failed};
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Result};
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use std::time::Duration;
 
 /// How long a producer may take to find a broker.
@@ -20,9 +18,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the initialisation of one id may take: the coordinator first ends the transaction of the producer before.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Looks at whether the client let go of the last records: the reporting thread only has to run once, and after these
-/// the commit waits by itself.
-const LET_GO_TURNS_MAX: u32 = 100_000;
+/// One wait for reports.
+const TURN_MS: i32 = 100;
+
+/// Records sent between two looks at the reports: what was reported holds its memory until it is taken.
+const SENT_BEFORE_A_LOOK: usize = 1024;
 
 /// A record to send.
 pub(super) struct Outgoing<'a> {
@@ -36,56 +36,11 @@ pub(super) struct Outgoing<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// What became of the records of the batch under way. Filled by the producer's own thread.
-struct Deliveries {
-    name: String,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    pending: usize,
-    /// Who waits is woken when this few are left, not with every record: a wake is a call of the kernel.
-    wake_at: usize,
-    failure: Option<KafkaError>,
-}
-
-impl Deliveries {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock can panic")
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Debug => tracing::trace!(kafka = self.name, fac, message),
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::debug!(kafka = self.name, fac, message),
-            _ => tracing::warn!(kafka = self.name, fac, message, "librdkafka"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(kafka = self.name, %error, reason, "the kafka producer reports an error");
-    }
-}
-
-impl ProducerContext for Deliveries {
+impl ProducerContext for Logged {
     type DeliveryOpaque = ();
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut state = self.lock();
-        state.pending -= 1;
-        if let Err((error, _)) = result {
-            state.failure.get_or_insert_with(|| error.clone());
-        }
-        let is_due = state.pending == state.wake_at;
-        drop(state);
-        if is_due {
-            self.changed.notify_all();
-        }
-    }
+    /// Only for a producer that is being destroyed: before that, [`Events`] takes the reports.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// The error of a record that was not taken. What only the settings can mend is the user's: repeating it changes nothing.
@@ -103,9 +58,15 @@ fn refused(what: String, error: KafkaError) -> Error {
 
 /// A producer, transactional when it has an id.
 pub(super) struct Producer {
-    producer: ThreadedProducer<Deliveries>,
+    /// Before its client, which it must not outlive.
+    events: Events,
+    producer: BaseProducer<Logged>,
     name: String,
     timeout: Duration,
+    /// Records that the client took and whose outcome is not reported.
+    pending: usize,
+    /// The first failure in the batch under way.
+    failure: Option<KafkaError>,
 }
 
 impl Producer {
@@ -119,36 +80,40 @@ impl Producer {
     ) -> Result<Producer> {
         let name = transactional_id.unwrap_or(sink).to_owned();
         let what = || format!("connecting producer '{name}'");
-        let context = Deliveries { name: name.clone(), state: Mutex::default(), changed: Condvar::new() };
         let config = settings.producer(transactional_id)?;
-        let producer: ThreadedProducer<Deliveries> =
-            config.create_with_context(context).map_err(|e| failed(what(), e))?;
+        let producer: BaseProducer<Logged> =
+            config.create_with_context(Logged { name: name.clone() }).map_err(|e| failed(what(), e))?;
         producer.client().fetch_metadata(Some(topic), CONNECT_TIMEOUT).map_err(|e| failed(what(), e))?;
         let timeout = Duration::from_millis(settings.transaction_timeout_ms.into());
-        Ok(Producer { producer, name, timeout })
+        Ok(Producer { events: Events::of(producer.client()), producer, name, timeout, pending: 0, failure: None })
     }
 
     /// Shuts out the producer that had the transactional id before, and ends its transaction. Called once, first.
-    pub(super) fn initialise(&self) -> Result<()> {
+    pub(super) fn initialise(&mut self) -> Result<()> {
         let what = || format!("initialising producer '{}'", self.name);
         self.producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))
     }
 
     /// Sends the records as one transaction. After an error nothing is known about its outcome.
-    pub(super) fn transaction<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
-        let what = |step: &str| format!("{step} a transaction of producer '{}'", self.name);
+    pub(super) fn transaction<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
+        let name = self.name.clone();
+        let what = |step: &str| format!("{step} a transaction of producer '{name}'");
         self.producer.begin_transaction().map_err(|e| failed(what("beginning"), e))?;
         self.send(records)?;
-        self.let_go();
         self.producer.commit_transaction(self.timeout).map_err(|e| failed(what("committing"), e))
     }
 
     /// Sends the records and waits until the brokers have acknowledged each.
-    pub(super) fn send<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
-        *self.deliveries().lock() = State::default();
-        records.into_iter().try_for_each(|record| self.send_one(&record))?;
+    pub(super) fn send<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
+        self.failure = None;
+        for (at, record) in records.enumerate() {
+            self.send_one(&record)?;
+            if at % SENT_BEFORE_A_LOOK == 0 {
+                self.take_events();
+            }
+        }
         self.wait_until("every record is acknowledged", 0)?;
-        match self.deliveries().lock().failure.take() {
+        match self.failure.take() {
             Some(error) if !is_planted(Bug::SwallowedProduceError) => {
                 Err(refused(format!("sending records with producer '{}'", self.name), error))
             }
@@ -156,22 +121,19 @@ impl Producer {
         }
     }
 
-    fn send_one(&self, record: &Outgoing<'_>) -> Result<()> {
+    fn send_one(&mut self, record: &Outgoing<'_>) -> Result<()> {
         loop {
-            self.deliveries().lock().pending += 1;
             let mut message =
                 BaseRecord::<[u8], [u8]>::to(record.topic).partition(record.partition).payload(record.value);
             message.key = record.key;
-            let Err((error, _)) = self.producer.send(message) else { return Ok(()) };
-            let waiting = {
-                let mut state = self.deliveries().lock();
-                state.pending -= 1;
-                state.pending
+            let Err((error, _)) = self.producer.send(message) else {
+                self.pending += 1;
+                return Ok(());
             };
             if is_planted(Bug::SwallowedProduceError) {
                 return Ok(());
             }
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || waiting == 0 {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || self.pending == 0 {
                 let size = record.value.len();
                 return Err(refused(
                     format!("sending a record of {size} bytes to '{}/{}'", record.topic, record.partition),
@@ -179,39 +141,35 @@ impl Producer {
                 ));
             }
             // The client's queue is its bound: go on when half of it is gone.
-            self.wait_until("the client takes more records", waiting / 2)?;
+            self.wait_until("the client takes more records", self.pending / 2)?;
         }
     }
 
     /// Waits until at most `left` records are on their way.
-    fn wait_until(&self, what: &str, left: usize) -> Result<()> {
-        let deliveries = self.deliveries();
-        let mut state = deliveries.lock();
-        state.wake_at = left;
+    fn wait_until(&mut self, what: &str, left: usize) -> Result<()> {
         // librdkafka reports every record within `message.timeout.ms`, which is this timeout; the second half is slack.
-        let (state, waited) = deliveries
-            .changed
-            .wait_timeout_while(state, self.timeout * 2, |state| state.pending > left)
-            .expect("no holder of this lock can panic");
-        drop(state);
-        if waited.timed_out() {
-            return Err(Error::outside(format!("waiting until {what} by producer '{}'", self.name)).retry());
+        let turns_max = 2 * self.timeout.as_millis() / TURN_MS as u128;
+        let mut turns = 0;
+        while self.pending > left {
+            if !self.take_event(TURN_MS) {
+                turns += 1;
+            }
+            if turns > turns_max {
+                return Err(Error::outside(format!("waiting until {what} by producer '{}'", self.name)).retry());
+            }
         }
         Ok(())
     }
 
-    /// Waits until the client has let go of the acknowledged records, which it does a moment after it reported them.
-    /// `commit_transaction` would else sit in a poll of 100 ms before it looks again.
-    fn let_go(&self) {
-        for _ in 0..LET_GO_TURNS_MAX {
-            if self.producer.in_flight_count() == 0 {
-                return;
-            }
-            std::thread::yield_now();
-        }
+    /// Takes what the client has reported by now.
+    pub(super) fn take_events(&mut self) {
+        while self.take_event(0) {}
     }
 
-    fn deliveries(&self) -> &Deliveries {
-        self.producer.client().context()
+    fn take_event(&mut self, timeout_ms: i32) -> bool {
+        let Some(deliveries) = self.events.take(&**self.producer.context(), timeout_ms) else { return false };
+        self.pending -= deliveries.reported;
+        self.failure = self.failure.take().or(deliveries.failure);
+        true
     }
 }
