@@ -39,7 +39,7 @@ fn build(job: &mut Job) -> Result<()> {
     );
     let of_an_address = (CredentialStuffing::default(),);
     let (distinct, by_user) = keyed_history(job, "logins-by-user", ByUser(of_a_user), emit, accepted.clone())?;
-    let (_, by_address) = keyed_history(job, "logins-by-address", ByAddress(of_an_address), emit, accepted)?;
+    let by_address = keyed_findings(job, "logins-by-address", ByAddress(of_an_address), emit, accepted)?;
 
     job.write("login-events-enriched", distinct, deliver::enriched)?;
     for found in [by_user, by_address] {

@@ -11,8 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 /// Bytes that one partition may have fetched and not yet read, in KiB: bounds memory at partitions x this, and is enough
-/// for 100 ms of 100 MB/s.
-pub const QUEUED_KB_MAX_DEFAULT: u32 = 10 * 1024;
+/// for 20 ms of 100 MB/s; in the client a small record takes three times its bytes.
+pub const QUEUED_KB_MAX_DEFAULT: u32 = 2 * 1024;
 
 /// Properties that exactly-once and replay rest on; a value in `client` would silently break them.
 const OURS: [&str; 18] = [

@@ -32,7 +32,7 @@ pub mod prelude {
         LoginEvent, NewCountry, NewDevice, UnresolvedAddress, deliver,
     };
     pub use dataflow_operators::enrich::enrich;
-    pub use dataflow_operators::window::keyed_history::{Emit, keyed_history};
+    pub use dataflow_operators::window::keyed_history::{Emit, keyed_findings, keyed_history};
     pub use std::process::ExitCode;
 }
 

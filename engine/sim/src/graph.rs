@@ -11,7 +11,7 @@ use dataflow_operators::anomaly::{
     UnresolvedAddress, deliver,
 };
 use dataflow_operators::enrich::enrich;
-use dataflow_operators::window::keyed_history::{Emit, keyed_history};
+use dataflow_operators::window::keyed_history::{Emit, keyed_findings, keyed_history};
 use dataflow_runtime::job::JobScope;
 use std::collections::BTreeMap;
 use timely::dataflow::operators::vec::Map;
@@ -41,7 +41,7 @@ pub(crate) fn build(job: &mut JobScope<'_>, emit: Emit, routes: &Routes) -> Resu
     );
     let of_an_address = (CredentialStuffing::default(),);
     let (distinct, by_user) = keyed_history(job, "logins-by-user", ByUser(of_a_user), emit, accepted.clone())?;
-    let (_, by_address) = keyed_history(job, "logins-by-address", ByAddress(of_an_address), emit, accepted)?;
+    let by_address = keyed_findings(job, "logins-by-address", ByAddress(of_an_address), emit, accepted)?;
     let [(enriched_sink, enriched), (anomaly_sink, anomalies), (late_sink, lates), (dead_sink, letters)] =
         TOPICS.map(|topic| routes[topic].clone());
     job.write(&enriched_sink, distinct.map(move |login| deliver::enriched(enriched, &login)))?;

@@ -72,10 +72,35 @@ pub fn keyed_history<'s, R: Rules>(
     emit: Emit,
     events: StreamVec<'s, Epoch, Stamped<R::Event>>,
 ) -> Result<HistoryStreams<'s, R>> {
+    history(job, name, rules, emit, events, true)
+}
+
+/// As [`keyed_history`], for a job that has the distinct events from elsewhere: only what is said of them.
+///
+/// # Errors
+/// When the state can not be restored.
+pub fn keyed_findings<'s, R: Rules>(
+    job: &mut JobScope<'s>,
+    name: &str,
+    rules: R,
+    emit: Emit,
+    events: StreamVec<'s, Epoch, Stamped<R::Event>>,
+) -> Result<StreamVec<'s, Epoch, Said<R::Finding>>> {
+    history(job, name, rules, emit, events, false).map(|(_, said)| said)
+}
+
+fn history<'s, R: Rules>(
+    job: &mut JobScope<'s>,
+    name: &str,
+    rules: R,
+    emit: Emit,
+    events: StreamVec<'s, Epoch, Stamped<R::Event>>,
+    with_distinct: bool,
+) -> Result<HistoryStreams<'s, R>> {
     let facts = job.facts();
     let control = job.plan().control.clone();
     // Before the operator is begun: timely panics over one that is not finished, and a state that can not be read is an error.
-    let mut work = Worker::open(job.state(name)?, rules.clone(), emit, control.clone())?;
+    let mut work = Worker::open(job.state(name)?, rules.clone(), emit, with_distinct, control.clone())?;
     let mut builder = OperatorBuilder::new(format!("KeyedHistory {name}"), job.scope());
     let by_key = {
         let mut key = Vec::new();
@@ -132,6 +157,7 @@ struct Worker<R: Rules> {
     state: Stateful<KeyState<R>>,
     rules: R,
     emit: Emit,
+    with_distinct: bool,
     control: Arc<Control>,
     /// `Final` only: keys with a pending event at this time, to be visited when the watermark has passed it.
     due: BTreeMap<Micros, Vec<Box<[u8]>>>,
@@ -196,7 +222,13 @@ impl Visits {
 }
 
 impl<R: Rules> Worker<R> {
-    fn open(mut state: Stateful<KeyState<R>>, rules: R, emit: Emit, control: Arc<Control>) -> Result<Worker<R>> {
+    fn open(
+        mut state: Stateful<KeyState<R>>,
+        rules: R,
+        emit: Emit,
+        with_distinct: bool,
+        control: Arc<Control>,
+    ) -> Result<Worker<R>> {
         let mut due: BTreeMap<Micros, Vec<Box<[u8]>>> = BTreeMap::new();
         let mut unjudged = BTreeSet::new();
         let mut said_otherwise = 0;
@@ -226,6 +258,7 @@ impl<R: Rules> Worker<R> {
             state,
             rules,
             emit,
+            with_distinct,
             control,
             due,
             distinct: Vec::new(),
@@ -309,7 +342,7 @@ impl<R: Rules> Worker<R> {
             first = 0;
         }
         for event in new.drain(..) {
-            let distinct = is_eager.then(|| event.clone());
+            let distinct = (is_eager && self.with_distinct).then(|| event.clone());
             let (inserted, at) = value.insert(&self.rules, event);
             if inserted == Inserted::Duplicate {
                 duplicates += 1;
@@ -335,8 +368,9 @@ impl<R: Rules> Worker<R> {
             }
             Emit::Final => {
                 let (distinct, said) = (&mut self.distinct, &mut self.said);
+                let with_distinct = self.with_distinct;
                 value.release(&self.rules, facts.watermark, |event, findings| {
-                    distinct.push(event);
+                    distinct.extend(Some(event).filter(|_| with_distinct));
                     said.extend(findings.iter().cloned().map(say(false)));
                 });
                 if let Some(time) = value.first_pending() {
@@ -345,7 +379,8 @@ impl<R: Rules> Worker<R> {
             }
         }
         value.seal(&self.rules, is_eager);
-        if duplicates > 0 {
+        // Where nobody asked for the distinct events, another history of the job counts what is left out of them.
+        if duplicates > 0 && self.with_distinct {
             self.control.status.duplicates.add(duplicates);
         }
     }
