@@ -12,11 +12,13 @@ import time
 import unittest
 
 import crashes
+import registry_outage
+import traffic
 import two_processes
 from scene import Failure, Scene, say
 from services import Services
 
-SCENARIOS = {"crashes": crashes, "two_processes": two_processes}
+SCENARIOS = {"crashes": crashes, "registry_outage": registry_outage, "two_processes": two_processes}
 
 
 def parse(arguments):
@@ -56,9 +58,13 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
     say(f"{options.scenario}, seed {seed}, in {folder}")
     started = time.monotonic()
+    scenario = SCENARIOS[options.scenario]
+    # Event time runs many times faster than the clock, unless a scenario sets its pace.
+    pace = getattr(scenario, "PACE", None)
+    step_us = traffic.DENSE_STEP_US if pace is None else int(pace * 1_000_000 / options.rate)
     try:
-        with Scene(folder, seed, options) as scene:
-            SCENARIOS[options.scenario].play(scene, options)
+        with Scene(folder, seed, options, step_us) as scene:
+            scenario.play(scene, options)
     except Failure as failure:
         say(f"FAILED after {time.monotonic() - started:.0f} s: {failure}")
         say(f"logs and data stay in {folder}; again: compose/e2e/run {options.scenario} --seed {seed} --events {options.events}")
