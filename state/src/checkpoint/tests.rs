@@ -124,7 +124,8 @@ fn manifest(epoch: Epoch, generation: u64, workers: usize, parts: Vec<PartRef>) 
         sources: vec!["a".to_string(), "b".to_string()],
         workers,
         parts,
-        sinks: [("kafka".to_string(), SinkPosition { last_output: 3, committed: 5 })].into(),
+        sinks: [("kafka".to_string(), SinkPosition { last_output: 3, committed: 5, chain: Some(ChainHash([3; 16])) })]
+            .into(),
         clean: true,
         clock: Micros(i64::MAX - 1),
     }
