@@ -65,6 +65,7 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	compose/e2e/run connectors
 	compose/e2e/run crashes --events 200000 --kills 60 --broker-kills 12
 	compose/e2e/run two_processes --events 20000
+	compose/e2e/run registry_outage --events 20000 --outage 32
 
 lint: build-notice fmt deny tidy ## formatting, clippy without a warning, licences, the project's own rules
 	cargo clippy --workspace --all-targets -- --deny warnings

@@ -12,11 +12,13 @@ import time
 import unittest
 
 import crashes
+import registry_outage
+import traffic
 import two_processes
 from scene import Failure, Scene, say
 from services import Services
 
-SCENARIOS = {"crashes": crashes, "two_processes": two_processes}
+SCENARIOS = {"crashes": crashes, "registry_outage": registry_outage, "two_processes": two_processes}
 
 
 def parse(arguments):
@@ -29,6 +31,7 @@ def parse(arguments):
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
     parser.add_argument("--kills", type=int, default=12, help="kill -9 of the job")
     parser.add_argument("--broker-kills", type=int, default=3, help="kill -9 of the broker")
+    parser.add_argument("--outage", type=float, default=4.0, help="seconds for which the registry is away, beside the time it takes to start")
     parser.add_argument("--seed", type=int, help="default: a new one each run, printed")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
     return parser.parse_args(arguments)
@@ -56,12 +59,17 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
     say(f"{options.scenario}, seed {seed}, in {folder}")
     started = time.monotonic()
+    scenario = SCENARIOS[options.scenario]
+    # Event time runs many times faster than the clock, unless a scenario sets its pace.
+    pace = getattr(scenario, "PACE", None)
+    step_us = traffic.DENSE_STEP_US if pace is None else int(pace * 1_000_000 / options.rate)
     try:
-        with Scene(folder, seed, options) as scene:
-            SCENARIOS[options.scenario].play(scene, options)
+        with Scene(folder, seed, options, step_us) as scene:
+            scenario.play(scene, options)
     except Failure as failure:
         say(f"FAILED after {time.monotonic() - started:.0f} s: {failure}")
-        say(f"logs and data stay in {folder}; again: compose/e2e/run {options.scenario} --seed {seed} --events {options.events}")
+        say(f"logs and data stay in {folder}; again: compose/e2e/run {options.scenario} --seed {seed} --events {options.events} "
+            f"--rate {options.rate:g} --outage {options.outage:g}")
         print("e2e: 0 passed, 1 failed", flush=True)
         return 1
     if not options.keep:

@@ -44,10 +44,11 @@ def until(seconds, what, condition, pause=0.2):
 class Scene:
     """Context of one run, in one folder."""
 
-    def __init__(self, folder, seed, options):
+    def __init__(self, folder, seed, options, step_us):
         self.folder, self.rng, self.seed, self.options = folder, random.Random(seed), seed, options
         self.geo = folder / "ip_geo.csv"
         self.services = Services(folder)
+        self.step_us = step_us
         self.counters = Counters()
         self.products = []
         self.feeder = None
@@ -59,8 +60,8 @@ class Scene:
             ids = {version: topics.register(self.services.registry, f"{product.INPUT}-value", schema)
                    for version, schema in traffic.SCHEMAS.items()}
             topics.create_topic(self.services.brokers, product.INPUT, PARTITIONS)
-            stream = traffic.Traffic(self.seed, self.options.events, int(time.time() * 1_000_000), ids)
-            self.feeder = topics.Feeder(self.services.brokers, product.INPUT, PARTITIONS, stream, self.options.rate)
+            self.traffic = traffic.Traffic(self.seed, self.options.events, int(time.time() * 1_000_000), ids, self.step_us)
+            self.feeder = topics.Feeder(self.services.brokers, product.INPUT, PARTITIONS, self.traffic, self.options.rate)
         except BaseException as error:
             self.services.__exit__(type(error))
             raise

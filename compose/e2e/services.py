@@ -65,3 +65,10 @@ class Services:
 
     def start_broker(self):
         self._stack("start", "kafka")
+
+    def stop_registry(self):
+        self._stack("stop", "schema-registry")
+
+    def start_registry(self):
+        """Under the same address, with the schemas that it had."""
+        self._stack("start", "schema-registry")

@@ -49,6 +49,25 @@ class TrafficTest(unittest.TestCase):
         self.assertLess(latest, NOW)
         self.assertGreater(latest, NOW - 6 * 3_600_000_000)
 
+    def test_a_short_run_lacks_no_kind(self):
+        for seed in range(20):
+            kinds = {verify.judge(login, NOW, None)[0] for login in stream(seed, 3000)}
+            self.assertEqual(len(kinds), 5, seed)
+
+    def test_beside_the_stream(self):
+        made = traffic.Traffic(3, 3000, NOW, IDS)
+        before = list(itertools.islice(made, 500))
+        schema = {**traffic.SCHEMAS[2], "fields": [*traffic.SCHEMAS[2]["fields"], {"name": "more", "type": "string", "default": ""}]}
+        login = made.of_another_writer(77, schema, "user-003")
+        self.assertEqual(struct.unpack(">bI", login.value[:5]), (0, 77))
+        read = fastavro.schemaless_reader(io.BytesIO(login.value[5:]), fastavro.parse_schema(schema), traffic.PARSED[2])
+        self.assertEqual(read, login.line["event"])
+        self.assertEqual(verify.judge(login, NOW, None)[0], "login")
+        self.assertEqual(verify.judge(made.of_unknown_schema("user-003"), NOW, None)[0], "undecodable")
+        # The stream is what it is without them.
+        after = list(itertools.islice(made, 500))
+        self.assertEqual([login.value for login in before + after], [login.value for login in stream(3, 3000)[:1000]])
+
 
 class TimestampTest(unittest.TestCase):
     def test_the_grammar(self):

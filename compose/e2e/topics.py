@@ -1,5 +1,6 @@
 """Kafka and the registry as an outside client sees them: producing the input, deleting it, reading topics to their end."""
 
+import collections
 import json
 import threading
 import time
@@ -128,11 +129,40 @@ def await_uncommitted(brokers, topics, timeout_s):
         threading.Thread(target=consumer.close).start()
 
 
+def home(key, partitions):
+    """The partition of a key's records."""
+    return zlib.crc32(key) % partitions
+
+
+class Arrivals(threading.Thread):
+    """Reads a topic as it grows, as a consumer that waits for commits would, and notes when each record came."""
+
+    def __init__(self, brokers, topic):
+        super().__init__(name="arrivals", daemon=True)
+        self.consumer = Consumer(client(brokers, group_id="e2e-arrivals", isolation_level="read_committed", fetch_wait_max_ms=20,
+                                        enable_auto_commit=False))
+        self.consumer.assign([TopicPartition(topic, p, 0) for p in watermarks(brokers, topic)])
+        self.came = []  # (time.monotonic(), Row)
+        self.stopping = threading.Event()
+
+    def run(self):
+        while not self.stopping.is_set():
+            message = self.consumer.poll(0.1)
+            if message is not None and message.error() is None:
+                self.came.append((time.monotonic(), Row(message)))
+        self.consumer.close()
+
+    def finish(self):
+        self.stopping.set()
+        self.join()
+
+
 class Feeder(threading.Thread):
     """Produces traffic at a steady rate until told to stop, and keeps what it sent by partition.
 
     Idempotent, so that a killed broker neither repeats nor reorders anything; without transactions, so that offsets have no gaps:
-    the n-th record sent to a partition has offset n. `finish` proves it.
+    the n-th record sent to a partition has offset n. `finish` proves it. What is put into `first`, by any thread, goes before the
+    traffic.
     """
 
     def __init__(self, brokers, topic, partitions, traffic, rate):
@@ -140,6 +170,7 @@ class Feeder(threading.Thread):
         self.brokers, self.topic, self.traffic, self.rate = brokers, topic, traffic, rate
         self.producer = Producer(client(brokers, enable_idempotence=True, linger_ms=2, message_timeout_ms=PATIENCE_S * 1000))
         self.sent = [[] for _ in range(partitions)]
+        self.first = collections.deque()
         self.count = 0
         self.failure = None
         self.stopping = threading.Event()
@@ -151,8 +182,9 @@ class Feeder(threading.Thread):
                 if self.count >= (time.monotonic() - started) * self.rate or len(self.producer) >= IN_FLIGHT:
                     self.producer.poll(0.005)
                     continue
-                login = next(self.traffic)
-                partition = zlib.crc32(login.key) % len(self.sent)
+                login = self.first.popleft() if self.first else next(self.traffic)
+                partition = home(login.key, len(self.sent))
+                login.sent_at = time.monotonic()
                 self.producer.produce(self.topic, key=login.key, value=login.value, partition=partition, on_delivery=self._delivered)
                 self.sent[partition].append(login)
                 self.count += 1

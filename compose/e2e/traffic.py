@@ -44,6 +44,8 @@ DENSE_STEP_US = 50_000
 HEADROOM_US = 3 * 3_600_000_000
 LATENESS_US = 5_000_000            # the job's allowed lateness
 DUPLICATE_WITHIN = 30              # records until the repeat at the latest
+POISON = ["null", "no magic", "unknown id", "cut", "left over", "empty", "no user", "bad time", "future"]
+UNKNOWN_ID = 0x7FFF_FFF0           # no registry has come so far
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -59,9 +61,9 @@ def text_of(micros, rng):
     return f"{text}{sign}{abs(offset_minutes) // 60:02d}:{abs(offset_minutes) % 60:02d}"
 
 
-def body(version, event):
+def body(schema, event):
     out = io.BytesIO()
-    fastavro.schemaless_writer(out, PARSED[version], event)
+    fastavro.schemaless_writer(out, schema, event)
     return out.getvalue()
 
 
@@ -71,21 +73,27 @@ def frame(schema_id, payload):
 
 
 class Login:
-    """One record to produce. `line` is its line in the case format, without partition and offset, or None when it does not decode."""
+    """One record to produce. `line` is its line in the case format, without partition and offset, or None when it does not decode;
+    `sent_at` is when it was sent, by the monotonic clock."""
 
     def __init__(self, key, value, line):
-        self.key, self.value, self.line = key, value, line
+        self.key, self.value, self.line, self.sent_at = key, value, line, None
 
 
 class Traffic:
-    """An endless iterator of `Login`. `ids` are the registered ids of the schema versions, `now_us` the time it leads up to."""
+    """An endless iterator of `Login`. `ids` are the registered ids of the schema versions, `now_us` the time it leads up to, `step_us`
+    the event time between two records of the dense part."""
 
-    def __init__(self, seed, events, now_us, ids):
+    def __init__(self, seed, events, now_us, ids, step_us=DENSE_STEP_US):
         self.rng = random.Random(seed)
-        self.ids = ids
+        # What a scenario asks for beside the stream must not change the stream.
+        self.beside = random.Random(seed)
+        self.ids, self.step = ids, step_us
+        # The first of each kind come in turn: a short run lacks none.
+        self.kinds = self.rng.sample(POISON, len(POISON))
         self.dense_from = int(events * HISTORY_SHARE)
         self.history_step = HISTORY_US // max(1, self.dense_from)
-        self.time = now_us - HEADROOM_US - events * DENSE_STEP_US - HISTORY_US
+        self.time = now_us - HEADROOM_US - events * step_us - HISTORY_US
         self.made = 0
         self.due = []        # heap of (time of arrival, tie, event time, fields): what campaigns have planned
         self.repeats = []    # heap of (count, tie, Login): duplicates to come
@@ -108,7 +116,7 @@ class Traffic:
             _, _, time, fields = heapq.heappop(self.due)
             return self._login(time, **fields)
         dense = self.made > self.dense_from
-        self.time += DENSE_STEP_US if dense else self.history_step
+        self.time += self.step if dense else self.history_step
         if self.rng.random() < 0.01:
             return self._poison()
         if dense and self.rng.random() < 0.02:
@@ -149,7 +157,20 @@ class Traffic:
     def _encode(self, version, event):
         written = {name: value for name, value in event.items() if version == 2 or name != "success"}
         line = {"schema_version": version, "event": written}
-        return Login(event["user_id"].encode(), frame(self.ids[version], body(version, written)), line)
+        return Login(event["user_id"].encode(), frame(self.ids[version], body(PARSED[version], written)), line)
+
+    def of_another_writer(self, schema_id, schema, user):
+        """A login of `user` at the present end of the stream, by a writer with a schema that is none of `SCHEMAS` but holds the newer
+        one's fields: to a reader it says what the newer one says. No login of the stream has its time."""
+        event = {"user_id": user, "timestamp": text_of(self.time + 1, self.beside), "ip": f"{PLACES[self.homes[user]][0]}.7",
+                 "device": "Linux", "platform": "", "user_agent": "another writer", "success": True}
+        return Login(user.encode(), frame(schema_id, body(fastavro.parse_schema(schema), event)), {"schema_version": 2, "event": event})
+
+    def of_unknown_schema(self, user, rng=None):
+        """A dead letter whose id no registry knows."""
+        event = {"user_id": user, "timestamp": text_of(self.time, rng or self.beside), "ip": "203.0.113.9", "device": "Linux", "platform": "",
+                 "user_agent": "poison", "success": True}
+        return Login(user.encode(), frame(UNKNOWN_ID, body(PARSED[2], event)), None)
 
     def _repeat(self, version, event):
         """The same login once more: the same bytes, or, where it succeeded, also from a writer with the other schema."""
@@ -163,7 +184,9 @@ class Traffic:
         user = self._user()
         good = {"user_id": user, "timestamp": text_of(self.time, rng), "ip": "203.0.113.9", "device": "Linux", "platform": "",
                 "user_agent": "poison", "success": True}
-        kind = rng.choice(["null", "no magic", "unknown id", "cut", "left over", "empty", "no user", "bad time", "future"])
+        kind = self.kinds.pop() if self.kinds else rng.choice(POISON)
+        if kind == "unknown id":
+            return self.of_unknown_schema(user, rng)
         if kind == "no user":
             return self._encode(2, good | {"user_id": ""})
         if kind == "bad time":
@@ -172,9 +195,8 @@ class Traffic:
             return self._encode(2, good | {"timestamp": bad})
         if kind == "future":
             return self._encode(2, good | {"timestamp": "2099-01-01T00:00:00Z"})
-        whole = frame(self.ids[2], body(2, good))
-        value = {"null": None, "no magic": b"{}", "unknown id": frame(0x7FFF_FFF0, body(2, good)), "cut": whole[:-1],
-                 "left over": whole + b"\0", "empty": b""}[kind]
+        whole = frame(self.ids[2], body(PARSED[2], good))
+        value = {"null": None, "no magic": b"{}", "cut": whole[:-1], "left over": whole + b"\0", "empty": b""}[kind]
         return Login(user.encode(), value, None)
 
     def _plan(self, campaign):

@@ -93,6 +93,14 @@ pub trait Decode<T> {
     /// Decodes a record. Never panics, whatever the bytes.
     fn decode(&mut self, record: &Record) -> Decoded<T>;
 
+    /// Whether what is [`Decoded::Unresolved`] may still be resolved. Cheap: asked at every look at the source.
+    ///
+    /// # Errors
+    /// When it never will be, and the job has to end.
+    fn resolving(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Schema ids resolved since the last call, to be bound in the epoch that first uses them.
     /// The schema's text is durable before this returns it.
     fn resolved(&mut self) -> Vec<SchemaBinding> {

@@ -3,9 +3,9 @@
 //! One manifest at a time, in the order of their epochs; parts first, the manifest last, collection after it. What a complete
 //! checkpoint allows (older bindings may go, local copies of cuts may go, offsets may be told to lag tools) is said from here.
 
+use crate::committer::SinkConnection;
 use crate::control::Control;
 use crate::link::Link;
-use crate::plan::SinkConnection;
 use dataflow_core::{BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Result, TaskState};
 use dataflow_state::backend::PendingCut;
 use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};

@@ -17,6 +17,7 @@
 pub mod binder;
 pub mod checkpoint;
 pub mod checkpoint_writer;
+mod committer;
 pub mod control;
 pub mod facts;
 pub mod job;

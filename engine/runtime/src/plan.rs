@@ -2,6 +2,7 @@
 //! identity, checkpoint, log, sinks (which fences older generations), start check; only then is anything cut or written.
 
 use crate::checkpoint_writer::{CheckpointRequest, Completed, PartCut, Trim, Writer};
+use crate::committer::SinkConnection;
 use crate::control::Control;
 use crate::facts::Bound;
 use crate::link::Link;
@@ -9,14 +10,14 @@ use crate::settings::RuntimeSettings;
 use crate::start::{self, CheckpointFacts, Doubt, LogFacts, SinkFacts, StartFacts};
 use dataflow_core::binding::{BindingState, PartitionState};
 use dataflow_core::{
-    Binding, ChainHash, Environment, Epoch, EpochOutput, Error, Generation, Lineage, Micros, Partition, Result,
-    SchemaBinding, Sink, SinkIdentity, Source, SourceId, Storage, TableBinding, TaskState,
+    Binding, ChainHash, Environment, Epoch, Error, Generation, Lineage, Micros, Partition, Result, SchemaBinding, Sink,
+    SinkIdentity, Source, SourceId, Storage, TableBinding, TaskState,
 };
 use dataflow_state::backend::BackendKind;
 use dataflow_state::binding_log::{
     self, BindingLog, LocalBindingLog, LogHeader, LogSettings, Tail, export::RecordedEpoch,
 };
-use dataflow_state::checkpoint::{CheckpointStore, Manifest, SinkPosition};
+use dataflow_state::checkpoint::{CheckpointStore, Manifest};
 use dataflow_state::folder::identity;
 use dataflow_state::table::{KeyedTable, StateValue, TableSettings};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,8 +32,6 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const TABLES: &str = "tables";
 /// Rows waiting for the log's fsync: more than the epochs that may be open at once, so that a send never fails.
 const UNBOUND_EPOCHS_MAX: usize = 4_096;
-/// Epochs handed to a sink's committer; it takes all that wait into one transaction.
-const COMMITTING_EPOCHS_MAX: usize = 256;
 
 /// A lookup table with its content.
 #[derive(Clone, Debug)]
@@ -83,34 +82,6 @@ pub struct StartPoint {
     pub bound: BindingState,
     /// The live clock begins at or after this.
     pub clock_floor: Micros,
-}
-
-/// A sink with its committer.
-pub struct SinkConnection {
-    pub(crate) link: Link<EpochOutput, Result<Epoch>>,
-    /// Epochs up to this one are in the sink already.
-    pub(crate) marker_epoch: Epoch,
-    /// Epochs with output since the last checkpoint; the first is the newest one at or before it.
-    outputs: Mutex<VecDeque<Epoch>>,
-}
-
-impl SinkConnection {
-    pub(crate) fn note_output(&self, epoch: Epoch) {
-        self.outputs.lock().expect("no holder panics").push_back(epoch);
-    }
-
-    /// out(s, c).
-    fn last_output(&self, c: Epoch) -> Epoch {
-        let outputs = self.outputs.lock().expect("no holder panics");
-        outputs.iter().copied().take_while(|e| *e <= c).last().unwrap_or(0)
-    }
-
-    pub(crate) fn forget_outputs_before(&self, c: Epoch) {
-        let mut outputs = self.outputs.lock().expect("no holder panics");
-        while outputs.get(1).is_some_and(|second| *second <= c) {
-            outputs.pop_front();
-        }
-    }
 }
 
 /// Shared by all workers of a generation.
@@ -203,7 +174,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
                 chain_in_log,
                 lineage: m.lineage,
                 fingerprint: m.fingerprint.clone(),
-                last_outputs: m.sinks.iter().map(|(name, position)| (name.clone(), position.last_output)).collect(),
+                last_outputs: m.sinks.clone(),
             }))
         })?,
         sinks: sink_facts,
@@ -236,11 +207,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     let mut sinks = BTreeMap::new();
     for (mut sink, marker) in opened {
         sink.begin()?;
-        let last = manifest.as_ref().and_then(|m| m.sinks.get(sink.name())).map(|p| p.last_output);
-        sinks.insert(
-            sink.name().to_owned(),
-            Arc::new(connect_sink(&environment, sink, marker.map_or(0, |m| m.epoch), last)),
-        );
+        sinks.insert(sink.name().to_owned(), Arc::new(SinkConnection::start(&environment, sink, marker)));
     }
     let completed = Arc::new(Mutex::new(Completed::default()));
     let writer = Writer {
@@ -358,32 +325,6 @@ fn spawn_log(environment: &Environment, mut log: LocalBindingLog) -> (Link<Bindi
     (link, trim)
 }
 
-/// A sink's committer: all epochs that wait go into one transaction.
-fn connect_sink(
-    environment: &Environment,
-    mut sink: Box<dyn Sink>,
-    marker_epoch: Epoch,
-    last_output: Option<Epoch>,
-) -> SinkConnection {
-    let name = format!("sink {}", sink.name());
-    let link =
-        Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, move |epochs: Vec<EpochOutput>, replies| {
-            let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
-            match sink.commit(&epochs) {
-                Ok(()) => {
-                    replies.send(Ok(last));
-                    TaskState::Waiting
-                }
-                Err(error) => {
-                    replies.send(Err(error));
-                    TaskState::Done
-                }
-            }
-        });
-    let outputs = last_output.into_iter().filter(|e| *e > 0).collect();
-    SinkConnection { link, marker_epoch, outputs: Mutex::new(outputs) }
-}
-
 /// Stores the content of every table by its hash, durably, before an epoch can be bound to it; reads those a replay needs.
 fn keep_lookups(
     storage: &dyn Storage,
@@ -492,10 +433,6 @@ impl Plan {
         let mut cuts = self.control.cuts();
         let chain = cuts.get(&epoch)?.chain?;
         let cut = cuts.remove(&epoch)?;
-        let position = |sink: &SinkConnection| {
-            let last_output = sink.last_output(epoch);
-            SinkPosition { last_output, committed: last_output }
-        };
         let mut parts = cut.parts;
         parts.sort_by(|a, b| (&a.operator, a.worker).cmp(&(&b.operator, b.worker)));
         Some(CheckpointRequest {
@@ -504,7 +441,7 @@ impl Plan {
             state: cut.state?,
             clean: cut.clean,
             parts,
-            sinks: self.sinks.iter().map(|(name, sink)| (name.clone(), position(sink))).collect(),
+            sinks: self.sinks.iter().map(|(name, sink)| (name.clone(), sink.position(epoch))).collect(),
         })
     }
 

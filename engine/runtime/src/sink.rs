@@ -106,6 +106,7 @@ pub(crate) fn sink<'s>(
                 let mut open = entry.remove();
                 let rows = std::mem::take(&mut open.rows);
                 let bytes = weight(&rows);
+                connection.note_chain(epoch, chain);
                 if let Err(back) = connection.link.send(EpochOutput { epoch, chain, rows }) {
                     open.rows = back.rows;
                     buffer.staged.insert(epoch, open);

@@ -201,6 +201,7 @@ impl<T: EventTime> Share<T> {
         taken: &mut Vec<Stamped<T>>,
         letters: &mut Vec<DeadLetter>,
     ) -> Result<Progress> {
+        self.decoder.resolving()?;
         if self.epoch != Some(tick.epoch) {
             self.begin(tick)?;
         }

@@ -5,6 +5,7 @@
 //! out(s, c) <= marker(s) <= b, the marker's hash equals the log's at that epoch, and the log reaches from c to b without a gap.
 
 use dataflow_core::{ChainHash, Epoch, Error, Lineage, Marker};
+use dataflow_state::checkpoint::SinkPosition;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -35,7 +36,7 @@ pub struct CheckpointFacts {
     /// The job's fingerprint when it was taken.
     pub fingerprint: String,
     /// out(s, c) by sink.
-    pub last_outputs: BTreeMap<String, Epoch>,
+    pub last_outputs: BTreeMap<String, SinkPosition>,
 }
 
 /// What a sink says of itself.
@@ -84,6 +85,8 @@ pub enum Doubt {
     SinkAheadOfLog { sink: String, marker: Epoch, last: Epoch, torn: Option<(String, u64)> },
     /// The sink's epoch has another hash in the log.
     SinkDiffersFromLog { sink: String, epoch: Epoch, log: Option<ChainHash>, marker: ChainHash },
+    /// The sink's epoch has another hash in the checkpoint, and is too old for the log.
+    SinkDiffersFromCheckpoint { sink: String, epoch: Epoch, checkpoint: ChainHash, marker: ChainHash },
     /// The sink lacks output that the checkpoint relies on.
     SinkBehindCheckpoint { sink: String, marker: Option<Epoch>, expected: Epoch, checkpoint: Epoch },
     /// Another program, with epochs bound that the old one computed.
@@ -125,7 +128,8 @@ fn check_sink(facts: &StartFacts, sink: &SinkFacts) -> Result<(), Doubt> {
     let last = facts.log.last;
     let checkpoint = facts.checkpoint.as_ref();
     // Absent from the manifest: a sink added since; it begins with what comes after c.
-    let expected = checkpoint.and_then(|c| c.last_outputs.get(&sink.name)).copied().unwrap_or(0);
+    let SinkPosition { last_output: expected, chain: in_checkpoint, .. } =
+        checkpoint.and_then(|c| c.last_outputs.get(&sink.name)).copied().unwrap_or_default();
     if let Some(marker) = &sink.marker {
         if marker.lineage != facts.lineage {
             return Err(Doubt::ForeignSink { sink: name(), marker: marker.lineage, folder: facts.lineage });
@@ -138,11 +142,15 @@ fn check_sink(facts: &StartFacts, sink: &SinkFacts) -> Result<(), Doubt> {
                 torn: facts.log.torn.clone(),
             });
         }
-        // A marker as old as the manifest says may lie in a part of the log that was removed for its age.
+        // A marker as old as the manifest says may lie in a part of the log that was removed for its age; the manifest has its hash.
         let was_removed = marker.epoch == expected && marker.epoch < facts.log.first;
         if marker.epoch > 0 && sink.chain_in_log != Some(marker.chain) && !was_removed {
             let (epoch, log, marker) = (marker.epoch, sink.chain_in_log, marker.chain);
             return Err(Doubt::SinkDiffersFromLog { sink: name(), epoch, log, marker });
+        }
+        if let Some(checkpoint) = in_checkpoint.filter(|chain| marker.epoch == expected && *chain != marker.chain) {
+            let (epoch, marker) = (marker.epoch, marker.chain);
+            return Err(Doubt::SinkDiffersFromCheckpoint { sink: name(), epoch, checkpoint, marker });
         }
     }
     let has = sink.marker.map_or(0, |m| m.epoch);
@@ -190,6 +198,9 @@ impl fmt::Display for Doubt {
             }
             Doubt::SinkDiffersFromLog { sink, epoch, log, marker } => {
                 write!(f, "for epoch {epoch} sink '{sink}' has hash {marker}, the binding log {}", hash(log))
+            }
+            Doubt::SinkDiffersFromCheckpoint { sink, epoch, checkpoint, marker } => {
+                write!(f, "for epoch {epoch} sink '{sink}' has hash {marker}, the checkpoint {checkpoint}")
             }
             Doubt::SinkBehindCheckpoint { sink, marker, expected, checkpoint } => {
                 let has = marker.map_or("no output of this job".to_owned(), |m| format!("output up to epoch {m}"));
@@ -255,10 +266,19 @@ mod tests {
                 chain_in_log: Some(chain(10)),
                 lineage: LINEAGE,
                 fingerprint: "f".into(),
-                last_outputs: [("s".to_owned(), 8)].into(),
+                last_outputs: [("s".to_owned(), SinkPosition { last_output: 8, committed: 8, chain: Some(chain(8)) })]
+                    .into(),
             }),
             sinks: vec![SinkFacts { name: "s".into(), marker: Some(marker(15)), chain_in_log: Some(chain(15)) }],
         }
+    }
+
+    /// A log that begins at 9, and a sink that holds `marker`.
+    fn idle(marker: Marker) -> StartFacts {
+        let mut facts = sound();
+        (facts.log.first, facts.log.is_whole) = (9, false);
+        facts.sinks[0] = SinkFacts { name: "s".into(), marker: Some(marker), chain_in_log: None };
+        facts
     }
 
     fn checkpoint(facts: &mut StartFacts) -> &mut CheckpointFacts {
@@ -275,6 +295,11 @@ mod tests {
         let mut added = sound();
         added.sinks.push(SinkFacts { name: "new".into(), marker: None, chain_in_log: None });
         assert_eq!(check(&added), Ok(()));
+        // Without output for so long that the log has lost the marker's row.
+        assert_eq!(check(&idle(marker(8))), Ok(()));
+        let mut before_hashes = idle(marker(8));
+        checkpoint(&mut before_hashes).last_outputs.get_mut("s").expect("sound has it").chain = None;
+        assert_eq!(check(&before_hashes), Ok(()));
     }
 
     #[test]
@@ -301,6 +326,8 @@ mod tests {
                 |f| (f.sinks[0].marker, f.sinks[0].chain_in_log) = (Some(marker(7)), Some(chain(7))),
                 "output up to epoch 7, the checkpoint of epoch 10 relies on its output of epoch 8",
             ),
+            (|f| *f = idle(Marker { chain: chain(2), ..marker(8) }), "for epoch 8 sink 's' has hash 0202"),
+            (|f| *f = idle(marker(7)), "for epoch 7 sink 's' has hash 0707"),
             (|f| f.fingerprint = "g".into(), "code or parameters changed while epochs up to 20"),
         ];
         for (spoil, message) in cases {

@@ -49,7 +49,8 @@ impl Tree {
                 if !NO_SOURCE.contains(&name.as_str()) {
                     self.read_folder(&entry.path(), &format!("{path}/"))?;
                 }
-            } else if entry.file_type()?.is_file() {
+            } else if entry.file_type()?.is_file() && path != ".git" {
+                // In a further work tree `.git` is a file that says where the repository is.
                 let text = String::from_utf8(std::fs::read(entry.path())?).unwrap_or_default();
                 self.files.insert(path, text);
             }

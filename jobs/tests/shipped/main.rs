@@ -11,5 +11,6 @@ mod command_line;
 mod data;
 mod process;
 mod resume;
+mod schemas;
 mod start_check;
 mod traffic;

@@ -319,3 +319,7 @@ impl<R: Rules> StateValue for KeyState<R> {
         self.pending.is_empty() && self.history == R::History::default()
     }
 }
+
+#[cfg(test)]
+#[path = "key_state_tests.rs"]
+mod tests;

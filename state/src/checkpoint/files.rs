@@ -17,8 +17,8 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What is read at a time for hashing: large enough for a disk, small beside every other buffer.
-const READ_BYTES: usize = 1 << 20;
+/// What is read at a time of a file that may be large: large enough for a disk, small beside every other buffer.
+pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// Which local file a content came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

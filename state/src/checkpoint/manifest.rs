@@ -48,6 +48,10 @@ pub struct SinkPosition {
     pub last_output: Epoch,
     /// The epoch through which it had committed.
     pub committed: Epoch,
+    /// The chain hash of the binding of `last_output`: the log may have lost that row to its age while the sink's marker still names it.
+    /// `None` when there was none, and in manifests of before this was kept.
+    #[serde(default, with = "known_chain_hex")]
+    pub chain: Option<ChainHash>,
 }
 
 /// A complete checkpoint.
@@ -177,6 +181,23 @@ mod chain_hex {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<ChainHash, D::Error> {
         let text = String::deserialize(d)?;
         super::hex16(&text).map(ChainHash).ok_or_else(|| D::Error::custom(format!("'{text}' is no chain hash")))
+    }
+}
+
+mod known_chain_hex {
+    use super::{ChainHash, chain_hex};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Hex(#[serde(with = "chain_hex")] ChainHash);
+
+    pub(super) fn serialize<S: Serializer>(hash: &Option<ChainHash>, s: S) -> Result<S::Ok, S::Error> {
+        hash.map(Hex).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<ChainHash>, D::Error> {
+        Ok(Option::<Hex>::deserialize(d)?.map(|hex| hex.0))
     }
 }
 

@@ -3,8 +3,11 @@
 //! With the same workers and the same backend the files are laid into the live folder and opened. Else the new worker
 //! reads the parts of every old worker that has shards of its own, and copies those shards. Sizes are checked here; hashes
 //! have been by [`CheckpointStore::newest_intact`].
+//!
+//! In memory at once, beside the store that is made: one chunk of a heap part (4 MiB, unless one entry alone is larger), one batch
+//! of entries, one piece of a file that is not local. Never a part, never a table of RocksDB.
 
-use super::files::{is_table, on_local};
+use super::files::{READ_BYTES, is_table, on_local};
 use super::manifest::{FileRef, Manifest, PartRef};
 use super::store::CheckpointStore;
 use crate::backend::{
@@ -12,6 +15,8 @@ use crate::backend::{
     heap,
 };
 use dataflow_core::{Error, Result, SHARDS, Shard};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Entries copied per batch: RocksDB's write buffers stay within their size.
@@ -125,7 +130,7 @@ impl CheckpointStore {
                 Some(from) => {
                     std::fs::copy(&from, &to).map_err(|e| on_local("copy to file", &to, e))?;
                 }
-                None => std::fs::write(&to, self.bytes_of(file)?).map_err(|e| on_local("write file", &to, e))?,
+                None => self.fetch(file, &to)?,
             }
             if is_live && is_table {
                 self.note_local(&part.operator, part.worker, &to, file)?;
@@ -134,8 +139,28 @@ impl CheckpointStore {
         Ok(())
     }
 
+    /// Copies a file of a storage that is not local, a piece at a time.
+    fn fetch(&self, file: &FileRef, to: &Path) -> Result<()> {
+        let stored = self.file_path(file);
+        let failed = |e| on_local("write file", to, e);
+        let (mut local, mut offset) = (File::create(to).map_err(failed)?, 0);
+        while offset < file.bytes {
+            let piece = self.storage.read_range(&stored, offset, READ_BYTES)?;
+            if piece.is_empty() {
+                return Err(damaged(&stored, file));
+            }
+            local.write_all(&piece).map_err(failed)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// A chunk of a heap part. What is longer than the manifest says is not read at all.
     fn bytes_of(&self, file: &FileRef) -> Result<Vec<u8>> {
         let stored = self.file_path(file);
+        if self.storage.length(&stored)? != Some(file.bytes) {
+            return Err(damaged(&stored, file));
+        }
         let bytes = self.storage.read(&stored)?;
         if bytes.len() as u64 == file.bytes { Ok(bytes) } else { Err(damaged(&stored, file)) }
     }

@@ -124,7 +124,8 @@ fn manifest(epoch: Epoch, generation: u64, workers: usize, parts: Vec<PartRef>) 
         sources: vec!["a".to_string(), "b".to_string()],
         workers,
         parts,
-        sinks: [("kafka".to_string(), SinkPosition { last_output: 3, committed: 5 })].into(),
+        sinks: [("kafka".to_string(), SinkPosition { last_output: 3, committed: 5, chain: Some(ChainHash([3; 16])) })]
+            .into(),
         clean: true,
         clock: Micros(i64::MAX - 1),
     }
@@ -191,6 +192,32 @@ fn restored_as_it_was_and_rescaled_two_to_three_to_one() {
             assert_eq!(store.verify(&manifest), Ok(()), "a live store does not write to stored files");
             all.extend(entries(2000..2000 + 10 * epoch as u32, "more"));
             workers = next;
+        }
+    }
+}
+
+#[test]
+fn files_of_many_pieces_come_back_whole() {
+    // Not to be compressed: files of several pieces, and several chunks of a shard.
+    let noise = |seed: u32| {
+        let mut out = vec![0; 1 << 20];
+        blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut out);
+        [&i64::MAX.to_be_bytes()[..], &out].concat()
+    };
+    let own = |n: &u32| Shard::of(&n.to_be_bytes()) == Shard(3);
+    let all: Contents = (0..).filter(own).take(12).map(|n| (state_key(&n.to_be_bytes()), noise(n))).collect();
+    for (fixture, kind) in fixtures() {
+        let store = fixture.open(1);
+        let manifest = checkpoint(&store, &fixture, &kind, &all, 1, 1);
+        let largest = manifest.files().map(|file| file.bytes).max();
+        assert!(
+            largest > Some(2 << 20) && (kind.format() == CutFormat::Rocks || largest <= Some(4 << 20)),
+            "{largest:?}"
+        );
+        for (worker, peers) in [(0, 1), (Shard(3).worker(2), 2)] {
+            let live = fixture.live(&format!("again-{peers}"));
+            let again = store.restore_backend(&manifest, "op", worker, peers, &kind, &live).unwrap();
+            assert_eq!(contents(again.as_ref()), all, "worker {worker} of {peers}");
         }
     }
 }

@@ -144,6 +144,10 @@ impl<T: DeserializeOwned> Decode<T> for AvroDecoder<T> {
         writer.decode(&self.reader, body).map_or(Decoded::Dead(UNDECODABLE), Decoded::Value)
     }
 
+    fn resolving(&self) -> Result<()> {
+        self.schemas.check()
+    }
+
     fn resolved(&mut self) -> Vec<SchemaBinding> {
         std::mem::take(&mut self.used)
     }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Invariants: an id's meaning never changes once it is known; a text is durable before an answer names it; an outage of
-//! the registry stalls ids that were never seen, and nothing else; the number of ids is bounded.
+//! the registry stalls ids that were never seen, and nothing else; the number of ids is bounded; after a text could not be kept
+//! nothing is asked any more and the job ends, since nobody knows what is durable.
 
 pub mod client;
 pub mod store;
@@ -17,7 +18,7 @@ use dataflow_core::{
     Clock, Environment, Error, Mailbox, Result, SchemaBinding, SourceId, Storage, Task, TaskState, Waker,
 };
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 /// Ids a source may have. Broken producers may send any: an id beyond the bound is unknown, at once and without a
@@ -59,6 +60,8 @@ pub struct Schemas {
     ids: Mutex<BTreeMap<u32, (Meaning, Origin)>>,
     wakers: Mutex<Vec<Waker>>,
     registry: Option<Registry>,
+    /// The id whose text could not be kept, and why.
+    failure: OnceLock<(u32, Arc<Error>)>,
 }
 
 /// Whether a meaning still has to be bound by its users.
@@ -91,6 +94,7 @@ impl Schemas {
             ids: Mutex::default(),
             wakers: Mutex::default(),
             registry: registry.map(|_| Registry { asked: asked.clone(), waker: Mutex::default() }),
+            failure: OnceLock::new(),
         });
         if let (Some(settings), Some(registry)) = (registry, &schemas.registry) {
             let task = Asking {
@@ -115,6 +119,18 @@ impl Schemas {
     /// Calls `wake` too when an answer has come.
     pub fn wake_also(&self, wake: Waker) {
         lock(&self.wakers).push(wake);
+    }
+
+    /// Whether ids that are asked for will have an answer, sooner or later.
+    ///
+    /// # Errors
+    /// When a schema could not be kept: then none is asked for any more.
+    pub fn check(&self) -> Result<()> {
+        let Some((id, cause)) = self.failure.get() else { return Ok(()) };
+        let what = format!("keeping the schema of id '{id}' of source '{}'", self.name);
+        Err(Error::new(cause.fault, what)
+            .because(cause.clone())
+            .hint("repair the data folder, then start the job again"))
     }
 
     /// What `id` means. Asks the registry when nobody did.
@@ -180,6 +196,11 @@ impl Schemas {
         drop(ids);
         lock(&self.wakers).iter().for_each(Waker::wake);
     }
+
+    fn fail(&self, id: u32, cause: Error) {
+        let _ = self.failure.set((id, Arc::new(cause))); // there is one task, which ends with it
+        lock(&self.wakers).iter().for_each(Waker::wake);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -236,7 +257,13 @@ impl Task for Asking {
             let next = if question.not_before > now {
                 Some(question.not_before - now)
             } else {
-                self.ask(&schemas, id, &mut question)
+                match self.ask(&schemas, id, &mut question) {
+                    Ok(next) => next,
+                    Err(error) => {
+                        schemas.fail(id, error);
+                        return TaskState::Done;
+                    }
+                }
             };
             if let Some(pause) = next {
                 if question.not_before <= now {
@@ -251,17 +278,13 @@ impl Task for Asking {
 }
 
 impl Asking {
-    /// Asks once; the pause before the next attempt, or `None` when the id has its meaning.
-    fn ask(&self, schemas: &Schemas, id: u32, question: &mut Question) -> Option<Duration> {
+    /// Asks once; the pause before the next attempt, or `None` when the id has its meaning. Fails when the answer could not be kept.
+    fn ask(&self, schemas: &Schemas, id: u32, question: &mut Question) -> Result<Option<Duration>> {
         let next = match self.client.get(id) {
             Ok(Answer::Text(text)) => {
-                // After a failed sync nobody knows what is durable, and a task has no one to tell: the process ends.
-                let hash = schemas
-                    .store
-                    .put(&text)
-                    .unwrap_or_else(|error| panic!("keeping the schema of id {id} failed: {error}"));
+                let hash = schemas.store.put(&text)?;
                 schemas.answer(id, Meaning::Known(text.into(), hash));
-                return None;
+                return Ok(None);
             }
             Ok(Answer::TooLarge) => Next::Unknown,
             Ok(Answer::NotFound) => question.not_found(self.clock.monotonic(), self.grace),
@@ -271,7 +294,7 @@ impl Asking {
             }
         };
         match next {
-            Next::AskAgain(pause) => Some(pause),
+            Next::AskAgain(pause) => Ok(Some(pause)),
             Next::Unknown => {
                 tracing::warn!(
                     source = schemas.name,
@@ -279,7 +302,7 @@ impl Asking {
                     "the registry does not know this schema id; its records go to the dead letters"
                 );
                 schemas.answer(id, Meaning::Unknown);
-                None
+                Ok(None)
             }
         }
     }

@@ -30,13 +30,10 @@ impl SchemaStore {
     /// When the storage fails; then nothing may be bound to this text.
     pub fn put(&self, text: &str) -> Result<SchemaHash> {
         let hash = hash_of(text);
-        let path = self.path(hash);
         self.storage.create_dir(&self.dir)?;
-        if self.storage.length(&path)? != Some(text.len() as u64) {
-            dataflow_core::replace_file(&*self.storage, &self.dir, &name_of(hash), text.as_bytes())?;
-        }
-        // Also when the file was there: the process that wrote it may have ended before this.
-        self.storage.sync_dir(&self.dir)?;
+        // Also when it is there: the life that wrote it may have ended before a sync, or in one that failed, after which a second sync
+        // of the same pages proves nothing.
+        dataflow_core::replace_file(&*self.storage, &self.dir, &name_of(hash), text.as_bytes())?;
         Ok(hash)
     }
 

@@ -5,13 +5,15 @@ use dataflow_core::{AppendFile, Micros, Random, Spawner};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Files in memory. A file counts as durable when it was synced and its folder after it.
 #[derive(Default)]
 pub(in crate::decode) struct Memory {
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     dirs_synced: AtomicUsize,
+    /// Folders can not be synced.
+    is_broken: AtomicBool,
 }
 
 struct File(Arc<Mutex<BTreeMap<String, Vec<u8>>>>, String);
@@ -63,7 +65,10 @@ impl Storage for Memory {
     fn truncate(&self, _: &str, _: u64) -> Result<()> {
         Err(Error::us("truncating is not needed here"))
     }
-    fn sync_dir(&self, _: &str) -> Result<()> {
+    fn sync_dir(&self, dir: &str) -> Result<()> {
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(Error::outside(format!("syncing folder '{dir}'")));
+        }
         self.dirs_synced.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -152,6 +157,10 @@ struct Setup {
 }
 
 fn setup() -> Setup {
+    setup_on(Arc::default())
+}
+
+fn setup_on(storage: Arc<Memory>) -> Setup {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = RegistrySettings {
         url: format!("http://{}/base/", listener.local_addr().unwrap()),
@@ -159,7 +168,7 @@ fn setup() -> Setup {
         password: Some("p".to_owned()),
         grace_ms: 5000,
     };
-    let (world, storage) = (Arc::new(World::default()), Arc::new(Memory::default()));
+    let world = Arc::new(World::default());
     let schemas = Schemas::start(SourceId(2), "logins", storage.clone(), Some(&settings), &world.environment());
     let woken = Arc::new(AtomicUsize::new(0));
     let count = woken.clone();
@@ -240,6 +249,36 @@ fn an_outage_stalls_new_ids_for_as_long_as_it_lasts() {
     s.world.pass(1000);
     s.step(&[(200, &found())]);
     assert!(matches!(s.schemas.lookup(7), Lookup::Known(..)));
+}
+
+#[test]
+fn a_text_that_can_not_be_kept_ends_the_job() {
+    let s = setup();
+    assert!(s.schemas.check().is_ok());
+    s.storage.is_broken.store(true, Ordering::SeqCst);
+    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+    assert_eq!(s.step(&[(200, &found())]).0, TaskState::Done);
+    // Whoever waits for it is woken and told; the id has no meaning, and none is ever asked for again.
+    assert_eq!(s.woken.load(Ordering::SeqCst), 1);
+    for _ in 0..2 {
+        let error = s.schemas.check().unwrap_err();
+        assert_eq!(error.fault, dataflow_core::Fault::Outside);
+        let said =
+            "keeping the schema of id '7' of source 'logins': syncing folder 'schemas/logins'; repair the data folder";
+        assert!(error.to_string().starts_with(said), "{error}");
+    }
+    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+
+    // The next life does not trust the file that this one left: only a write and a sync of its own make it durable.
+    assert_eq!(s.storage.list("schemas/logins").unwrap().len(), 1);
+    let later = setup_on(s.storage.clone());
+    later.schemas.lookup(7);
+    assert_eq!(later.step(&[(200, &found())]).0, TaskState::Done);
+    s.storage.is_broken.store(false, Ordering::SeqCst);
+    let last = setup_on(s.storage.clone());
+    last.schemas.lookup(7);
+    assert_eq!(last.step(&[(200, &found())]).0, TaskState::Waiting);
+    assert!(matches!(last.schemas.lookup(7), Lookup::Known(..)) && last.schemas.check().is_ok());
 }
 
 #[test]
