@@ -1,6 +1,7 @@
 //! A sink's committer, a task, and what is known of the sink's output: which epoch had some last, for the manifests (invariant 8).
 //!
-//! What the sink holds at the start it says itself, by its marker: whatever a replay computes anew below that changes nothing about it.
+//! What the sink holds at the start it says itself, by its marker: whatever a replay computes anew below that changes nothing about it,
+//! so a checkpoint of an epoch below the marker repeats what the restored one said.
 //! The hash of an epoch's binding is noted with it, so that a later start can prove a marker whose row the log does not hold any more.
 
 use crate::link::{Link, Replies};
@@ -21,8 +22,14 @@ pub(crate) struct SinkConnection {
 }
 
 impl SinkConnection {
-    /// Starts the committer of a sink that was opened and holds `marker`. All epochs that wait go into one transaction.
-    pub(crate) fn start(environment: &Environment, mut sink: Box<dyn Sink>, marker: Option<Marker>) -> SinkConnection {
+    /// Starts the committer of a sink that was opened and holds `marker`, at least what the restored checkpoint says. All epochs that
+    /// wait go into one transaction.
+    pub(crate) fn start(
+        environment: &Environment,
+        mut sink: Box<dyn Sink>,
+        marker: Option<Marker>,
+        restored: Option<SinkPosition>,
+    ) -> SinkConnection {
         let name = format!("sink {}", sink.name());
         let commit = move |epochs: Vec<EpochOutput>, replies: &Replies<Result<Epoch>>| {
             let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
@@ -39,7 +46,7 @@ impl SinkConnection {
         };
         let link = Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, commit);
         let marker_epoch = marker.map_or(0, |m| m.epoch);
-        SinkConnection { link, marker_epoch, outputs: Mutex::new(Outputs::after(marker)) }
+        SinkConnection { link, marker_epoch, outputs: Mutex::new(Outputs::after(marker, restored)) }
     }
 
     /// The epoch has output; epochs come in order.
@@ -75,8 +82,11 @@ impl SinkConnection {
 struct Outputs(VecDeque<(Epoch, Option<ChainHash>)>);
 
 impl Outputs {
-    fn after(marker: Option<Marker>) -> Outputs {
-        Outputs(marker.iter().filter(|m| m.epoch > 0).map(|m| (m.epoch, Some(m.chain))).collect())
+    fn after(marker: Option<Marker>, restored: Option<SinkPosition>) -> Outputs {
+        let marker = marker.map(|m| (m.epoch, Some(m.chain))).filter(|(epoch, _)| *epoch > 0);
+        let restored = restored.map(|p| (p.last_output, p.chain)).filter(|(epoch, _)| *epoch > 0);
+        let below = restored.filter(|(epoch, _)| marker.is_none_or(|(newest, _)| *epoch < newest));
+        Outputs(below.into_iter().chain(marker).collect())
     }
 
     fn note_chain(&mut self, epoch: Epoch, chain: ChainHash) {
@@ -111,16 +121,20 @@ mod tests {
         SinkPosition { last_output, committed: last_output, chain }
     }
 
-    fn after(marker: Epoch) -> Outputs {
+    fn after(marker: Epoch, restored: Option<SinkPosition>) -> Outputs {
         let generation = Generation { number: 1, nonce: 1 };
-        Outputs::after(Some(Marker { lineage: Lineage(7), generation, epoch: marker, chain: chain(marker) }))
+        Outputs::after(Some(Marker { lineage: Lineage(7), generation, epoch: marker, chain: chain(marker) }), restored)
     }
 
     #[test]
     fn the_last_output_up_to_a_checkpoint_with_its_hash() {
-        assert_eq!(Outputs::after(None).position(9), at(0, None));
-        assert_eq!(after(0).position(9), at(0, None));
-        let mut outputs = after(7);
+        assert_eq!(Outputs::after(None, None).position(9), at(0, None));
+        assert_eq!(after(0, None).position(9), at(0, None));
+        let restored = after(7, Some(at(4, Some(chain(4)))));
+        assert_eq!(restored.position(6), at(4, Some(chain(4))), "below the marker only the checkpoint knows");
+        assert_eq!(restored.position(7), at(7, Some(chain(7))));
+        let mut outputs = after(7, Some(at(7, Some(chain(7)))));
+        assert_eq!(outputs.0.len(), 1);
         // Whatever the checkpoint that was restored knew, and whether a replay by another program has output there or not.
         assert_eq!(outputs.position(9), at(7, Some(chain(7))));
         outputs.0.extend([(10, None), (12, None)]);

@@ -207,7 +207,9 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     let mut sinks = BTreeMap::new();
     for (mut sink, marker) in opened {
         sink.begin()?;
-        sinks.insert(sink.name().to_owned(), Arc::new(SinkConnection::start(&environment, sink, marker)));
+        let name = sink.name().to_owned();
+        let restored = manifest.as_ref().and_then(|m| m.sinks.get(&name)).copied();
+        sinks.insert(name, Arc::new(SinkConnection::start(&environment, sink, marker, restored)));
     }
     let completed = Arc::new(Mutex::new(Completed::default()));
     let writer = Writer {
