@@ -239,7 +239,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         let last = manifest.as_ref().and_then(|m| m.sinks.get(sink.name())).map(|p| p.last_output);
         sinks.insert(
             sink.name().to_owned(),
-            Arc::new(connect_sink(&environment, sink, marker.map_or(0, |m| m.epoch), last)),
+            Arc::new(connect_sink(&environment, &control, sink, marker.map_or(0, |m| m.epoch), last)),
         );
     }
     let completed = Arc::new(Mutex::new(Completed::default()));
@@ -361,16 +361,24 @@ fn spawn_log(environment: &Environment, mut log: LocalBindingLog) -> (Link<Bindi
 /// A sink's committer: all epochs that wait go into one transaction.
 fn connect_sink(
     environment: &Environment,
+    control: &Arc<Control>,
     mut sink: Box<dyn Sink>,
     marker_epoch: Epoch,
     last_output: Option<Epoch>,
 ) -> SinkConnection {
     let name = format!("sink {}", sink.name());
+    let (clock, control) = (environment.clock.clone(), control.clone());
     let link =
         Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, move |epochs: Vec<EpochOutput>, replies| {
             let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
+            let began = clock.monotonic();
             match sink.commit(&epochs) {
                 Ok(()) => {
+                    let (measures, name) = (&control.measures, sink.name());
+                    let rows = epochs.iter().map(|e| e.rows.len()).sum();
+                    let bytes = epochs.iter().flat_map(|e| &e.rows).map(|row| row.value.len()).sum();
+                    measures.epochs.delivered(name, clock.monotonic().saturating_sub(began), rows, bytes);
+                    measures.rows.committed(name, &epochs, clock.wall());
                     replies.send(Ok(last));
                     TaskState::Waiting
                 }
@@ -478,6 +486,7 @@ impl Plan {
 
     pub(crate) fn note_chain(&self, epoch: Epoch, chain: ChainHash) {
         self.control.status.epoch_durable.raise(epoch);
+        self.control.measures.epochs.durable(epoch, self.environment.clock.monotonic());
         if let Some(cut) = self.control.cuts().get_mut(&epoch) {
             cut.chain = Some(chain);
         }
@@ -503,6 +512,7 @@ impl Plan {
             chain,
             state: cut.state?,
             clean: cut.clean,
+            opened: cut.opened,
             parts,
             sinks: self.sinks.iter().map(|(name, sink)| (name.clone(), position(sink))).collect(),
         })
