@@ -26,7 +26,7 @@ def parse(arguments):
     if not arguments or arguments[0].startswith("--"):
         arguments = ["crashes", *arguments]
     parser = argparse.ArgumentParser(prog="compose/e2e/run", description=__doc__)
-    parser.add_argument("scenario", choices=[*SCENARIOS, "connectors", "harness"])
+    parser.add_argument("scenario", choices=[*SCENARIOS, "connectors", "harness", "watch"])
     parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
     parser.add_argument("--kills", type=int, default=12, help="kill -9 of the job")
@@ -49,12 +49,36 @@ def connectors():
         return subprocess.run(tests, env=os.environ | {"KAFKA_BROKERS": services.brokers}, check=False).returncode
 
 
+def watch(options):
+    """The live page; the only part that needs a browser."""
+    import live_page
+
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
+    started = time.monotonic()
+    try:
+        live_page.play(folder)
+    except Failure as failure:
+        say(f"FAILED after {time.monotonic() - started:.0f} s: {failure}")
+        say(f"log and screenshots stay in {folder}")
+        print("e2e: 0 passed, 1 failed", flush=True)
+        return 1
+    if options.keep:
+        say(f"log and screenshots are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    say(f"passed in {time.monotonic() - started:.0f} s")
+    print("e2e: 1 passed, 0 failed", flush=True)
+    return 0
+
+
 def main():
     options = parse(sys.argv[1:])
     if options.scenario == "connectors":
         return connectors()
     if options.scenario == "harness":
         return harness()
+    if options.scenario == "watch":
+        return watch(options)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
     say(f"{options.scenario}, seed {seed}, in {folder}")

@@ -155,6 +155,17 @@ impl SourceReader for GeneratorReader {
         }
         Ok(Poll::More)
     }
+
+    /// Within the block at hand: `None` when all of it is due, for then nobody knows how many more are.
+    fn lag(&self, index: u32) -> Option<u64> {
+        let pace = self.source.pace.as_ref()?;
+        let now = u64::try_from(pace.clock.wall().since(pace.start)).unwrap_or(0);
+        let place = self.assigned.get(&index)?;
+        let (_, records) = place.block.as_ref()?;
+        let due = records.partition_point(|record| record.due_us <= now);
+        let delivered = (place.next % self.source.generator.block_records()) as usize;
+        (due < records.len()).then(|| due.saturating_sub(delivered) as u64)
+    }
 }
 
 #[cfg(test)]

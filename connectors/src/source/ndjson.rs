@@ -391,4 +391,9 @@ impl SourceReader for NdjsonReader {
         }
         Ok(Poll::More)
     }
+
+    fn lag(&self, index: u32) -> Option<u64> {
+        let place = self.places.get(&index)?;
+        Some(self.index.partitions.get(&index)?.end().saturating_sub(place.next))
+    }
 }

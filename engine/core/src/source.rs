@@ -71,6 +71,13 @@ pub trait SourceReader {
     /// `until` the answer is [`Poll::AtEnd`] only once every record below it was delivered.
     fn poll(&mut self, index: u32, until: Option<u64>, budget: usize, out: &mut Vec<Record>) -> Result<Poll>;
 
+    /// Records of partition `index` that are there and not delivered by [`SourceReader::poll`] yet, as far as it is known without
+    /// asking anybody. For people, never for a decision.
+    fn lag(&self, index: u32) -> Option<u64> {
+        let _ = index;
+        None
+    }
+
     /// Told when a checkpoint is complete: the offsets it would restore, by partition. For lag tools, never read back.
     fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
         let _ = offsets;

@@ -15,6 +15,9 @@ pub struct Cli {
     /// How results and errors are printed.
     #[arg(long, global = true, value_enum, default_value_t)]
     pub output: Output,
+    /// How the log on standard error is written; DATAFLOW_LOG says how much of it (warn; info, debug).
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -27,6 +30,16 @@ pub enum Output {
     #[default]
     Text,
     /// One JSON object.
+    Json,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line an event.
+    #[default]
+    Text,
+    /// One JSON object a line, with job, generation and epoch.
     Json,
 }
 
@@ -83,7 +96,7 @@ pub struct RunArgs {
     /// End at a checkpoint after this many seconds.
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u64>,
-    /// Serve the live page on this port of 127.0.0.1 (0: any free one).
+    /// Serve the live page, /metrics, /healthz and /readyz on this port of 127.0.0.1 (0: any free one).
     #[arg(long, value_name = "PORT")]
     pub page: Option<u16>,
 }

@@ -1,14 +1,15 @@
 //! A job as its author sees it: named inputs, parameters, and topics to write to.
 
-use crate::wiring::Decoders;
+use crate::wiring::{Decoders, Topics};
 use dataflow_core::{DeadLetter, Epoch, Error, EventTime, OutputRow, Result, Stamped, TopicId};
 use dataflow_runtime::job::JobScope;
 use serde::{Serialize, de::DeserializeOwned};
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::vec::Map;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
 
 /// A job file: what [`crate::main`] is given.
 pub struct JobFile {
@@ -24,8 +25,7 @@ pub struct JobFile {
 #[derive(Clone)]
 pub(crate) struct JobWiring {
     pub(crate) params: toml::Table,
-    /// Sink and topic id by topic name.
-    pub(crate) topics: BTreeMap<String, (String, TopicId)>,
+    pub(crate) topics: Topics,
     pub(crate) decoders: Arc<Decoders>,
 }
 
@@ -95,7 +95,19 @@ impl<'a, 's> Job<'a, 's> {
             )
         })?;
         let id = *id;
-        self.scope.write(sink, items.map(move |item| row(id, &item)))
+        // Not `map`, for its name: rows of each topic are an operator of their own to whoever watches.
+        let rows = items.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
+            Pipeline,
+            &format!("Rows {topic}"),
+            move |_, _| {
+                move |input, output| {
+                    input.for_each(|stamp, batch| {
+                        output.session(&stamp).give_iterator(batch.drain(..).map(|item| row(id, &item)));
+                    });
+                }
+            },
+        );
+        self.scope.write(sink, rows)
     }
 }
 

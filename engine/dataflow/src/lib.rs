@@ -11,6 +11,8 @@
 pub mod command;
 pub mod job;
 pub mod launch;
+mod logs;
+mod metrics;
 mod page;
 pub mod profile;
 mod terminal;
@@ -43,10 +45,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The program of a job file: reads the command line and does what it says. Exit codes are those of [`dataflow_core::Fault`].
 pub fn main(job: &'static JobFile) -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DATAFLOW_LOG").unwrap_or_else(|_| "warn".into()))
-        .with_writer(std::io::stderr)
-        .init();
+    logs::start(cli.log_format);
     report(verbs::dispatch(job, &cli), cli.output)
 }
 

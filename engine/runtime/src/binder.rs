@@ -124,6 +124,12 @@ impl BinderState {
             checkpoint: row.checkpoint && self.plan.cuts_at(row.epoch),
         };
         self.plan.control.publish(&facts);
+        let measures = &self.plan.control.measures;
+        measures.epochs.bound(row.epoch, self.plan.environment.clock.monotonic());
+        measures.partitions.idle(&self.state.idle);
+        if replayed.is_none() {
+            measures.caught_up();
+        }
         if facts.checkpoint {
             self.plan.control.cuts().entry(row.epoch).or_default().state = Some(self.state.clone());
         }

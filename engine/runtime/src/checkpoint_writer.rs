@@ -6,11 +6,13 @@
 use crate::committer::SinkConnection;
 use crate::control::Control;
 use crate::link::Link;
+use crate::measures::checkpoints::CheckpointMeasure;
 use dataflow_core::{BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Result, TaskState};
 use dataflow_state::backend::PendingCut;
 use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Checkpoints being written.
 const OPEN_CHECKPOINTS_MAX: usize = 64;
@@ -28,6 +30,8 @@ pub struct PartCut {
     pub version: u16,
     /// The files, which this task may have to write first.
     pub cut: PendingCut,
+    /// For how long the worker was held by it.
+    pub took: Duration,
 }
 
 /// Everything a manifest says, and the cuts to store.
@@ -36,6 +40,8 @@ pub struct CheckpointRequest {
     pub(crate) chain: ChainHash,
     pub(crate) state: BindingState,
     pub(crate) clean: bool,
+    /// Monotonic time when the epoch was opened.
+    pub(crate) opened: Duration,
     pub(crate) parts: Vec<PartCut>,
     pub(crate) sinks: BTreeMap<String, SinkPosition>,
 }
@@ -87,9 +93,12 @@ impl Writer {
     }
 
     fn write(&mut self, request: CheckpointRequest) -> Result<()> {
+        let clock = self.environment.clock.clone();
+        let began = clock.monotonic();
         let mut parts = Vec::new();
         for part in &request.parts {
             let cut = part.cut.finish()?;
+            self.control.measures.state.cut(&part.operator, part.worker, &cut.shard_bytes);
             parts.push(self.store.store_part(
                 &part.operator,
                 part.worker,
@@ -116,8 +125,24 @@ impl Writer {
         };
         self.store.complete(&manifest)?;
         let status = &self.control.status;
-        status.checkpoint_bytes.set(bytes_added(&manifest, &mut self.files));
+        let now = clock.monotonic();
+        let measure = CheckpointMeasure {
+            at: clock.wall(),
+            cut_us: request.parts.iter().map(|part| part.took.as_micros() as u64).max().unwrap_or(0),
+            write_us: now.saturating_sub(began).as_micros() as u64,
+            took_us: now.saturating_sub(request.opened).as_micros() as u64,
+            ..sizes(&manifest, &mut self.files)
+        };
+        status.checkpoint_bytes.set(measure.bytes_added);
+        status.checkpoint_cut_us.set(measure.cut_us);
         status.checkpoints.add(1);
+        tracing::info!(
+            epoch = measure.epoch,
+            bytes = measure.bytes,
+            added = measure.bytes_added,
+            "a checkpoint is complete"
+        );
+        self.control.measures.checkpoints.completed(measure);
         self.store.collect(&[], self.generation.number)?;
         // The log is kept from the oldest checkpoint on that could still be restored.
         let oldest = self.store.list()?.iter().map(|m| m.epoch).min();
@@ -133,10 +158,18 @@ impl Writer {
     }
 }
 
-/// Bytes of the files that the checkpoint before did not have.
-fn bytes_added(manifest: &Manifest, known: &mut BTreeSet<(String, u64)>) -> u64 {
+/// Files and bytes, in all and of the files that the checkpoint before did not have.
+fn sizes(manifest: &Manifest, known: &mut BTreeSet<(String, u64)>) -> CheckpointMeasure {
     let files: BTreeMap<_, _> = manifest.files().map(|f| ((f.hash.clone(), f.generation), f.bytes)).collect();
-    let added = files.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, bytes)| bytes).sum();
+    let added: Vec<u64> = files.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, bytes)| *bytes).collect();
+    let measure = CheckpointMeasure {
+        epoch: manifest.epoch,
+        files: files.len(),
+        bytes: files.values().sum(),
+        files_added: added.len(),
+        bytes_added: added.into_iter().sum(),
+        ..CheckpointMeasure::default()
+    };
     *known = files.into_keys().collect();
-    added
+    measure
 }

@@ -4,11 +4,12 @@
 //! so a checkpoint of an epoch below the marker repeats what the restored one said.
 //! The hash of an epoch's binding is noted with it, so that a later start can prove a marker whose row the log does not hold any more.
 
+use crate::control::Control;
 use crate::link::{Link, Replies};
 use dataflow_core::{ChainHash, Environment, Epoch, EpochOutput, Marker, Result, Sink, TaskState};
 use dataflow_state::checkpoint::SinkPosition;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Epochs handed to a sink's committer; it takes all that wait into one transaction.
 const COMMITTING_EPOCHS_MAX: usize = 256;
@@ -26,15 +27,23 @@ impl SinkConnection {
     /// wait go into one transaction.
     pub(crate) fn start(
         environment: &Environment,
+        control: &Arc<Control>,
         mut sink: Box<dyn Sink>,
         marker: Option<Marker>,
         restored: Option<SinkPosition>,
     ) -> SinkConnection {
         let name = format!("sink {}", sink.name());
+        let (clock, control) = (environment.clock.clone(), control.clone());
         let commit = move |epochs: Vec<EpochOutput>, replies: &Replies<Result<Epoch>>| {
             let Some(last) = epochs.last().map(|e| e.epoch) else { return TaskState::Waiting };
+            let began = clock.monotonic();
             match sink.commit(&epochs) {
                 Ok(()) => {
+                    let (measures, name) = (&control.measures, sink.name());
+                    let rows = epochs.iter().map(|e| e.rows.len()).sum();
+                    let bytes = epochs.iter().flat_map(|e| &e.rows).map(|row| row.value.len()).sum();
+                    measures.epochs.delivered(name, clock.monotonic().saturating_sub(began), rows, bytes);
+                    measures.rows.committed(name, &epochs, clock.wall());
                     replies.send(Ok(last));
                     TaskState::Waiting
                 }

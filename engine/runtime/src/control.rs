@@ -5,11 +5,13 @@
 
 use crate::checkpoint_writer::PartCut;
 use crate::facts::EpochFacts;
+use crate::measures::Measures;
 use dataflow_core::{BindingState, ChainHash, Epoch, Error, Micros, Waker};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 /// Shared by all workers of a process.
 #[derive(Default)]
@@ -24,6 +26,8 @@ pub struct Control {
     ticker: OnceLock<Waker>,
     /// Counters and gauges.
     pub status: Status,
+    /// What is measured beside them.
+    pub measures: Measures,
     /// What checkpoints gather, by epoch.
     pub(crate) cuts: Mutex<BTreeMap<Epoch, CutFacts>>,
 }
@@ -35,6 +39,8 @@ pub(crate) struct CutFacts {
     pub(crate) chain: Option<ChainHash>,
     pub(crate) parts: Vec<PartCut>,
     pub(crate) clean: bool,
+    /// Monotonic time when the epoch was opened.
+    pub(crate) opened: Duration,
 }
 
 impl Control {
@@ -71,6 +77,11 @@ impl Control {
         self.failed.load(Ordering::SeqCst)
     }
 
+    /// What the first failure says, until it is taken.
+    pub fn failure_text(&self) -> Option<String> {
+        self.failure.lock().expect("no holder of this lock can panic").as_ref().map(Error::to_string)
+    }
+
     /// Takes the first failure.
     pub fn take_failure(&self) -> Option<Error> {
         self.failure.lock().expect("no holder of this lock can panic").take()
@@ -97,6 +108,7 @@ impl Control {
     /// A source stopped reading because the open epoch is full.
     pub(crate) fn epoch_is_full(&self) {
         if !self.epoch_full.swap(true, Ordering::SeqCst) {
+            self.status.full_epochs.add(1);
             self.wake_ticker();
         }
     }
@@ -130,8 +142,8 @@ impl Control {
         }
     }
 
-    /// The newest watermark, for the alignment of partitions only.
-    pub(crate) fn watermark(&self) -> Option<Micros> {
+    /// The newest watermark, for the alignment of partitions and for people only.
+    pub fn watermark(&self) -> Option<Micros> {
         Some(self.watermark.load(Ordering::Relaxed)).filter(|w| *w != i64::MIN).map(Micros)
     }
 
@@ -206,6 +218,10 @@ status! {
     withdrawn,
     /// Times the ticker held an epoch back because too many were not staged.
     backpressure,
+    /// Microseconds in which it held one back.
+    backpressure_us,
+    /// Epochs closed early because they were full.
+    full_epochs,
     /// Transactions a sink committed.
     transactions,
     /// Checkpoints completed.

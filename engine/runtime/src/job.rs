@@ -6,6 +6,7 @@
 use crate::checkpoint::checkpoints;
 use crate::checkpoint_writer::PartCut;
 use crate::facts::{EpochFacts, SourceFacts, Tick};
+use crate::measures::keys::KeyLoad;
 use crate::plan::Plan;
 use crate::time::{Late, split_late};
 use crate::{binder, sink, source, ticker};
@@ -134,7 +135,8 @@ impl<'s> JobScope<'s> {
     pub fn state<V: StateValue>(&self, operator: &str) -> Result<Stateful<V>> {
         let worker = self.scope.index();
         let table = self.plan.open_table(operator, V::VERSION, worker)?;
-        Ok(Stateful { table, plan: self.plan.clone(), operator: operator.to_owned(), worker })
+        let load = KeyLoad::new(operator, worker);
+        Ok(Stateful { table, load, plan: self.plan.clone(), operator: operator.to_owned(), worker })
     }
 
     /// Declares the stream whose frontier says that an operator's cuts were taken.
@@ -169,12 +171,20 @@ impl<'s> JobScope<'s> {
 pub struct Stateful<V> {
     /// The table.
     pub table: KeyedTable<V>,
+    /// What its keys have to do.
+    pub load: KeyLoad,
     plan: Arc<Plan>,
     operator: String,
     worker: usize,
 }
 
 impl<V: StateValue> Stateful<V> {
+    /// An epoch is over: now and then its load and sizes are made visible; `text` makes a key readable.
+    pub fn measure(&mut self, clock: Micros, text: impl Fn(&[u8]) -> String) {
+        let Stateful { table, load, plan, .. } = self;
+        load.epoch(clock, &plan.control.measures.state, || table.stats(), text);
+    }
+
     /// Cuts the state as of `epoch` and hands the cut to the checkpoint writer. To be called when the epoch and
     /// nothing of a later one has been applied.
     ///
@@ -185,10 +195,9 @@ impl<V: StateValue> Stateful<V> {
         let began = clock.monotonic();
         let cut = self.table.cut(&epoch.to_string(), watermark)?;
         let took = clock.monotonic().saturating_sub(began);
-        self.plan.control.status.checkpoint_cut_us.set(took.as_micros() as u64);
         self.plan.add_part(
             epoch,
-            PartCut { operator: self.operator.clone(), worker: self.worker, version: V::VERSION, cut },
+            PartCut { operator: self.operator.clone(), worker: self.worker, version: V::VERSION, cut, took },
         );
         for done in self.plan.released_cuts(&self.operator, self.worker) {
             self.table.release(&done.to_string())?;

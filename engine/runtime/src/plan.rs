@@ -209,7 +209,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         sink.begin()?;
         let name = sink.name().to_owned();
         let restored = manifest.as_ref().and_then(|m| m.sinks.get(&name)).copied();
-        sinks.insert(name, Arc::new(SinkConnection::start(&environment, sink, marker, restored)));
+        sinks.insert(name, Arc::new(SinkConnection::start(&environment, &control, sink, marker, restored)));
     }
     let completed = Arc::new(Mutex::new(Completed::default()));
     let writer = Writer {
@@ -421,6 +421,7 @@ impl Plan {
 
     pub(crate) fn note_chain(&self, epoch: Epoch, chain: ChainHash) {
         self.control.status.epoch_durable.raise(epoch);
+        self.control.measures.epochs.durable(epoch, self.environment.clock.monotonic());
         if let Some(cut) = self.control.cuts().get_mut(&epoch) {
             cut.chain = Some(chain);
         }
@@ -442,6 +443,7 @@ impl Plan {
             chain,
             state: cut.state?,
             clean: cut.clean,
+            opened: cut.opened,
             parts,
             sinks: self.sinks.iter().map(|(name, sink)| (name.clone(), sink.position(epoch))).collect(),
         })

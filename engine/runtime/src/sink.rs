@@ -61,11 +61,13 @@ pub(crate) fn sink<'s>(
                 buffer = Buffer::default();
                 return;
             }
+            let measures = &plan.control.measures.epochs;
             let replies = if is_committer { connection.link.replies() } else { Vec::new() };
             for reply in replies {
                 match reply {
                     Ok(last) => {
                         buffer.committed(last);
+                        measures.committed(&name, last, plan.environment.clock.monotonic());
                         plan.control.status.epoch_committed.raise(last);
                         plan.control.status.transactions.add(1);
                     }
@@ -88,6 +90,7 @@ pub(crate) fn sink<'s>(
                     open.rows.sort_unstable_by(|a, b| (a.topic, &a.order).cmp(&(b.topic, &b.order)));
                 }
                 buffer.bytes += weight(&open.rows);
+                measures.staged(&name, epoch, plan.environment.clock.monotonic());
                 drop(open.staged.take());
                 buffer.staged.insert(epoch, open);
             }
@@ -113,6 +116,10 @@ pub(crate) fn sink<'s>(
                     break;
                 }
                 buffer.committing.insert(epoch, (open, bytes));
+            }
+            if is_committer {
+                let waiting = buffer.staged.len() + buffer.committing.len();
+                measures.buffered(&name, waiting, buffer.bytes, plan.settings.staged_bytes_max);
             }
             let open = frontiers[0].frontier().first().copied();
             match buffer.oldest().into_iter().chain(open).min() {

@@ -10,6 +10,7 @@
 use crate::control::Control;
 use crate::facts::{Bound, SourceFacts, Tick};
 use crate::link::waker;
+use crate::measures::partitions::PartitionMeasure;
 use crate::plan::Plan;
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{
@@ -349,6 +350,9 @@ impl<T: EventTime> Share<T> {
             count += 1;
         }
         *budget = budget.saturating_sub(count);
+        if self.stamped == 0 && count > 0 {
+            self.plan.control.measures.epochs.begun(tick.epoch, self.plan.environment.clock.monotonic());
+        }
         self.stamped += count as u64;
         self.plan.control.status.read(self.worker, count as u64);
         if let Some(until) = until {
@@ -404,7 +408,26 @@ impl<T: EventTime> Share<T> {
             }
         }
         self.epoch = None;
+        self.measure();
         Ok(Some(facts))
+    }
+
+    /// Says where the partitions stand, after an epoch.
+    fn measure(&self) {
+        let share = self.partitions.iter().map(|(index, state)| {
+            let measure = PartitionMeasure {
+                worker: self.worker,
+                next: state.next,
+                lag: self.reader.lag(*index).map(|behind| behind + state.held.len() as u64),
+                newest: state.newest,
+                records: state.records,
+                is_at_end: matches!(state.last, Some(Poll::AtEnd | Poll::Ended)) && state.held.is_empty(),
+                is_ahead: is_ahead(state.newest, &self.plan),
+                is_idle: false,
+            };
+            (Partition { source: self.id, index: *index }, measure)
+        });
+        self.plan.control.measures.partitions.read(share);
     }
 
     fn mismatch(&self, id: Partition, epoch: Epoch, bound: &Advance, read: &Advance) -> Error {

@@ -34,6 +34,7 @@ pub fn run(plan: Arc<Plan>, build: impl Fn(&mut JobScope<'_>) -> Result<()> + Se
     let shared = plan.clone();
     let config = timely::Config::process(plan.workers);
     let guards = timely::execute(config, move |worker| {
+        shared.control.measures.graph.listen(worker);
         install(worker, &shared, &build);
         while worker.has_dataflows() && !shared.control.has_failed() {
             worker.step_or_park(Some(PARK_MAX));

@@ -89,7 +89,8 @@ struct TickerState {
     open: VecDeque<Epoch>,
     /// Clock and monotonic time at which the live clock began.
     base: Option<(Micros, Duration)>,
-    held_back: bool,
+    /// Monotonic time since which an epoch is held back, as far as it is not counted yet.
+    held_back: Option<Duration>,
     /// An epoch that holds a checkpoint was opened after the input had ended.
     closing: bool,
 }
@@ -113,7 +114,7 @@ impl TickerState {
             checkpointed: fields.1,
             open: fields.0,
             base: None,
-            held_back: false,
+            held_back: None,
             closing: false,
         }
     }
@@ -127,17 +128,29 @@ impl TickerState {
             self.open.pop_front();
         }
         if self.open.len() >= self.plan.settings.open_epochs_max {
-            if !std::mem::replace(&mut self.held_back, true) {
-                self.plan.control.status.backpressure.add(1);
-            }
+            self.count_held_back(true);
             return Next::Wait(Some(HELD_BACK));
         }
-        self.held_back = false;
+        self.count_held_back(false);
         if let Some((epoch, clock, checkpoint, bound)) = self.known.pop_front() {
             let last = !self.live && self.known.is_empty();
             return self.open(epoch, clock, checkpoint || last, last, Some(bound));
         }
         if !self.live { Next::End } else { self.next_live() }
+    }
+
+    /// Counts the times and the time in which an epoch is held back; also while it lasts, so that a stuck job shows.
+    fn count_held_back(&mut self, is_held: bool) {
+        let status = &self.plan.control.status;
+        if !is_held && self.held_back.is_none() {
+            return;
+        }
+        let now = self.plan.environment.clock.monotonic();
+        match self.held_back {
+            Some(since) => status.backpressure_us.add(now.saturating_sub(since).as_micros() as u64),
+            None => status.backpressure.add(1),
+        }
+        self.held_back = is_held.then_some(now);
     }
 
     fn next_live(&mut self) -> Next {
@@ -183,7 +196,10 @@ impl TickerState {
         self.open.push_back(epoch);
         self.plan.control.status.epoch_opened.set(epoch);
         if checkpoint {
-            self.plan.control.cuts().entry(epoch).or_default().clean = last;
+            let opened = self.plan.environment.clock.monotonic();
+            let mut cuts = self.plan.control.cuts();
+            let cut = cuts.entry(epoch).or_default();
+            (cut.clean, cut.opened) = (last, opened);
         }
         Next::Open(Tick { epoch, clock, checkpoint, last, bound })
     }

@@ -82,6 +82,15 @@ impl<D: Detectors> Rules for ByAddress<D> {
         DETECTORS[usize::from(finding.detector)].0
     }
 
+    fn key_text(&self, key: &[u8]) -> String {
+        let address = match (<[u8; 4]>::try_from(key), <[u8; 16]>::try_from(key)) {
+            (Ok(octets), _) => IpAddr::from(octets),
+            (_, Ok(octets)) => IpAddr::from(octets),
+            _ => return key.escape_ascii().to_string(),
+        };
+        address.to_string()
+    }
+
     fn event_weight(&self, event: &Login) -> usize {
         weight(event)
     }

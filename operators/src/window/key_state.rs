@@ -44,6 +44,10 @@ pub trait Rules: Clone + Send + Sync + 'static {
     fn about(&self, finding: &Self::Finding) -> (Micros, Position);
     /// The name under which a finding is counted.
     fn label(&self, finding: &Self::Finding) -> &'static str;
+    /// A key as people write it, for whoever watches the job.
+    fn key_text(&self, key: &[u8]) -> String {
+        String::from_utf8_lossy(key).into_owned()
+    }
     /// Bytes of an event in memory, estimated.
     fn event_weight(&self, event: &Self::Event) -> usize;
 }

@@ -296,11 +296,13 @@ impl<R: Rules> Worker<R> {
         for ((of_key, key), slot) in visits.by_key().zip(&keys).zip(slots) {
             let event = |visit: &Visit| visit.event.map(|at| events[at].take().expect("an event has one key"));
             new.extend(of_key.iter().filter_map(event));
+            self.state.load.key(of_key[0].hash, key, new.len());
             self.key(facts, key, slot, &mut new, unjudged.contains(*key));
         }
         self.visits = visits;
         self.count();
         self.state.table.end_epoch(facts.watermark)?;
+        self.state.measure(facts.clock, |key| self.rules.key_text(key));
         if let Some(epoch) = self.late_cut.take() {
             self.state.cut(epoch, facts.watermark)?;
         }
@@ -343,12 +345,16 @@ impl<R: Rules> Worker<R> {
         }
         for event in new.drain(..) {
             let distinct = (is_eager && self.with_distinct).then(|| event.clone());
+            let time = event.time;
             let (inserted, at) = value.insert(&self.rules, event);
-            if inserted == Inserted::Duplicate {
+            // Where nobody asked for the distinct events, another history of the job counts what is left out of them.
+            if inserted != Inserted::New && self.with_distinct {
                 duplicates += 1;
+                self.state.load.duplicate(self.rules.key_text(key), time, facts.clock);
+            }
+            if inserted == Inserted::Duplicate {
                 continue;
             }
-            duplicates += u64::from(inserted == Inserted::Replaces);
             first = first.min(at);
             if inserted == Inserted::New {
                 self.distinct.extend(distinct);
@@ -379,8 +385,7 @@ impl<R: Rules> Worker<R> {
             }
         }
         value.seal(&self.rules, is_eager);
-        // Where nobody asked for the distinct events, another history of the job counts what is left out of them.
-        if duplicates > 0 && self.with_distinct {
+        if duplicates > 0 {
             self.control.status.duplicates.add(duplicates);
         }
     }

@@ -26,6 +26,8 @@ pub struct Cut {
     pub format: CutFormat,
     /// The files, sorted by name.
     pub files: Vec<PartFile>,
+    /// Bytes of each shard; RocksDB estimates. For people, never for a decision.
+    pub shard_bytes: Vec<u64>,
 }
 
 /// A file of a cut.
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn done_once_and_failed_for_all() {
-        let cut = Cut { format: CutFormat::Heap, files: Vec::new() };
+        let cut = Cut { format: CutFormat::Heap, files: Vec::new(), shard_bytes: Vec::new() };
         let (mut times, made) = (0, cut.clone());
         let pending = PendingCut::new(move || {
             times += 1;

@@ -127,16 +127,17 @@ impl KeyedBackend for HeapBackend {
             return Err(Error::us(format!("cut state under '{label}', a label that is taken")));
         }
         self.drop_expired();
-        let mut files = Vec::new();
+        let (mut files, mut shard_bytes) = (Vec::new(), Vec::new());
         for (number, shard) in self.shards.iter_mut().enumerate() {
             let entries = &shard.entries;
             let chunks = shard.chunks.get_or_insert_with(|| encode_chunks(entries));
+            shard_bytes.push(chunks.iter().map(|chunk| chunk.len() as u64).sum());
             files.extend(chunks.iter().enumerate().map(|(i, chunk)| PartFile {
                 name: format!("{CHUNK_PREFIX}{number:05}-{i:05}"),
                 content: PartContent::Bytes(chunk.clone()),
             }));
         }
-        Ok(Cut { format: CutFormat::Heap, files }.into())
+        Ok(Cut { format: CutFormat::Heap, files, shard_bytes }.into())
     }
 
     fn release(&mut self, label: &str) -> Result<()> {

@@ -14,9 +14,10 @@
 //! leaves a tombstone, so no older value of the key comes back.
 
 use super::{
-    BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, PendingCut, Visit, check_label, expires_of,
+    BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, PendingCut, SHARD_BYTES, Visit, check_label,
+    expires_of,
 };
-use dataflow_core::{Error, Micros, Result, Shard};
+use dataflow_core::{Error, Micros, Result, SHARDS, Shard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::compaction_filter::Decision;
 use rocksdb::{
@@ -217,7 +218,7 @@ impl KeyedBackend for RocksBackend {
             // Without a log the memtable is in no file yet: flush first, and let the checkpoint find nothing to add.
             db.flush().map_err(failed(&db, "flush"))?;
             Checkpoint::new(&db).and_then(|c| c.create_checkpoint(&folder)).map_err(failed(&db, "cut"))?;
-            Ok(Cut { format: CutFormat::Rocks, files: files_of(&folder)? })
+            Ok(Cut { format: CutFormat::Rocks, files: files_of(&folder)?, shard_bytes: shard_bytes(&db) })
         });
         self.cut = Some(cut.clone());
         Ok(cut)
@@ -292,6 +293,13 @@ fn cuts_of(live: &Path) -> PathBuf {
     let mut name = live.as_os_str().to_os_string();
     name.push("-cuts");
     PathBuf::from(name)
+}
+
+/// Bytes of each shard in the database's files, by its indexes: exact to a block at either end.
+fn shard_bytes(db: &DB) -> Vec<u64> {
+    let bounds: Vec<[u8; SHARD_BYTES]> = (0..=SHARDS).map(u16::to_be_bytes).collect();
+    let ranges: Vec<_> = bounds.windows(2).map(|pair| rocksdb::Range::new(&pair[0], &pair[1])).collect();
+    db.get_approximate_sizes(&ranges)
 }
 
 /// The files that make up the database in a cut's folder: all of them but its empty log.

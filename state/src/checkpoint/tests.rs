@@ -157,7 +157,7 @@ fn bytes_cut(texts: &[&str]) -> Cut {
         name: format!("shard-00000-{i:05}"),
         content: PartContent::Bytes(text.as_bytes().into()),
     };
-    Cut { format: CutFormat::Heap, files: texts.iter().enumerate().map(file).collect() }
+    Cut { format: CutFormat::Heap, files: texts.iter().enumerate().map(file).collect(), shard_bytes: Vec::new() }
 }
 
 fn bytes_checkpoint(store: &CheckpointStore, epoch: Epoch, generation: u64, texts: &[&str]) -> Manifest {

@@ -42,7 +42,9 @@ pub(crate) struct PartitionQueue {
     /// Boxed for its address, which librdkafka keeps.
     _wake: Box<Waker>,
     /// The client outlives its queue.
-    _consumer: Arc<Consumer>,
+    consumer: Arc<Consumer>,
+    topic: CString,
+    partition: i32,
     messages: Vec<*mut c::rd_kafka_message_t>,
 }
 
@@ -71,7 +73,20 @@ impl PartitionQueue {
             let argument = (&raw const *wake).cast_mut().cast::<c_void>();
             c::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(not_empty), argument);
         }
-        Ok(PartitionQueue { queue, _wake: wake, _consumer: consumer.clone(), messages: Vec::with_capacity(BATCH) })
+        let messages = Vec::with_capacity(BATCH);
+        Ok(PartitionQueue { queue, _wake: wake, consumer: consumer.clone(), topic: name, partition, messages })
+    }
+
+    /// The high watermark that the last fetch brought; asks nobody. `None` before the first.
+    pub(crate) fn high_watermark(&self) -> Option<u64> {
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client lives, the name is a C string, and both offsets are ours for the duration of the call.
+        let code = unsafe {
+            let client = self.consumer.client().native_ptr();
+            c::rd_kafka_get_watermark_offsets(client, self.topic.as_ptr(), self.partition, &raw mut low, &raw mut high)
+        };
+        let is_known = code == c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        u64::try_from(high).ok().filter(|_| is_known)
     }
 
     /// Takes up to `limit` (at most [`BATCH`]) messages, waiting at most `timeout_ms` for the batch to fill, and hands

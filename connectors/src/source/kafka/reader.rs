@@ -299,6 +299,12 @@ impl SourceReader for KafkaReader {
         }
     }
 
+    /// Offsets up to the high watermark of the last fetch; transaction markers and aborted records count among them.
+    fn lag(&self, index: u32) -> Option<u64> {
+        let assigned = self.partitions.get(&index)?;
+        assigned.queue.high_watermark().map(|high| high.saturating_sub(assigned.next))
+    }
+
     fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
         let mut list = TopicPartitionList::new();
         for (index, offset) in offsets.iter().filter(|(index, _)| self.partitions.contains_key(index)) {

@@ -2,6 +2,8 @@
 
 use crate::command::{Output, RunArgs};
 use crate::job::{Job, JobFile};
+use crate::logs;
+use crate::metrics::Exporter;
 use crate::profile::Profile;
 use crate::terminal::Terminal;
 use crate::wiring::{self, LOGS, Options};
@@ -31,24 +33,35 @@ pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Resu
     let environment = threads::environment();
     let options = Options { workers: args.workers, until_end: args.until_end };
     let wired = wiring::wire(job, &profile, &environment, &storage, &data, &options)?;
+    // Before the job is prepared: what is measured asks for the recorder once.
+    let exporter = args.page.map(|_| Exporter::install(wired.kafka.clone()).map(Arc::new)).transpose()?;
     let plan = prepare(wired.setup)?;
+    logs::name(&plan);
+    tracing::info!(
+        profile = profile.name,
+        workers = plan.workers,
+        restored = plan.watermark_at_start().is_some(),
+        "the job starts"
+    );
     stop_on_signals(&plan)?;
     let watch = Watch {
         plan: plan.clone(),
         kafka: wired.kafka.clone(),
+        exporter: exporter.clone(),
         path: data.join(STATUS),
         ends: args.seconds.map(|s| environment.clock.monotonic() + Duration::from_secs(s)),
         environment: environment.clone(),
         terminal: Terminal::new(output),
     };
     environment.spawner.spawn("status", Box::new(watch));
-    if let Some(port) = args.page {
-        let address = page::serve(port, plan.clone(), storage.clone(), &profile)?;
+    if let (Some(port), Some(exporter)) = (args.page, exporter) {
+        let address = page::serve(port, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter)?;
         eprintln!("live page: http://{address}");
     }
     let graph = wired.job;
     let ran = threads::run(plan.clone(), move |scope| (job.build)(&mut Job::new(scope, &graph)));
     gather_counters(&plan, &wired.kafka);
+    tracing::info!(records = plan.control.status.records.get(), "the job has ended");
     write_status(&plan, &data.join(STATUS));
     Terminal::new(output).end(&plan);
     ran?;
@@ -118,6 +131,7 @@ impl Task for OnSignal {
 struct Watch {
     plan: Arc<Plan>,
     kafka: Vec<Arc<KafkaSinkCounters>>,
+    exporter: Option<Arc<Exporter>>,
     path: PathBuf,
     ends: Option<Duration>,
     environment: Environment,
@@ -132,6 +146,9 @@ impl Task for Watch {
         }
         gather_counters(&self.plan, &self.kafka);
         write_status(&self.plan, &self.path);
+        if let Some(exporter) = &self.exporter {
+            exporter.keep_up();
+        }
         self.terminal.draw(&self.plan, now);
         TaskState::Sleeping(STATUS_EVERY)
     }

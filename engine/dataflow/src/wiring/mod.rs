@@ -5,7 +5,7 @@ mod sinks;
 mod sources;
 mod until_end;
 
-pub(crate) use sinks::LOGS;
+pub(crate) use sinks::{LOGS, Topics};
 pub(crate) use sources::Decoders;
 
 use crate::job::{JobFile, JobWiring};

@@ -11,9 +11,12 @@ use std::sync::Arc;
 /// The folder of local logs in the data folder.
 pub(crate) const LOGS: &str = "output";
 
+/// Sink and topic id by topic name.
+pub(crate) type Topics = BTreeMap<String, (String, TopicId)>;
+
 pub(crate) struct Sinks {
     pub(crate) sinks: Vec<Box<dyn Sink>>,
-    pub(crate) topics: BTreeMap<String, (String, TopicId)>,
+    pub(crate) topics: Topics,
     pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
 }
 

@@ -36,6 +36,10 @@ impl SourceReader for Reader {
         Ok(if polled == Poll::AtEnd && until.is_none() { Poll::Ended } else { polled })
     }
 
+    fn lag(&self, index: u32) -> Option<u64> {
+        self.0.lag(index)
+    }
+
     fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
         self.0.checkpointed(offsets);
     }

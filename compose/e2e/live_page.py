@@ -1,0 +1,261 @@
+"""What a running job shows: the live page in a headless Chromium (clicked, read, by keyboard, light and dark, wide and narrow), /metrics,
+/healthz, /readyz and the log. What the page says is compared with the program's own outputs, read through its command line."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+
+from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import sync_playwright
+
+import product
+from scene import Failure, say, until
+
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
+VIEWS = ("Overview", "Findings", "Operators", "Epochs", "Sources", "State", "Checkpoints", "Left out")
+DETECTORS = ("brute_force", "new_country")
+WIDTHS = (1280, 800)
+SECONDS = 30
+# Traffic with everything in it within seconds: attacks, late records, duplicates, poison, disorder that takes findings back.
+TRAFFIC = {"rate": "1000.0", "attacks": "240.0", "disorder": "0.2", "late": "0.01", "duplicates": "0.02", "poison": "0.02", "users": "300"}
+
+
+class Job:
+    """The shipped program on made-up traffic, with its page."""
+
+    def __init__(self, folder):
+        self.data, self.log = folder / "data", folder / "job.log"
+        self.command = [os.environ["DATAFLOW_BIN"]]
+        self.job = [product.JOB, "--profile", "embedded", "--data", str(self.data)]
+        for name, value in TRAFFIC.items():
+            self.job += ["--set", f"sources.login-events.{name}={value}"]
+        flags = ["--page", "0", "--log-format", "json", "--set", "runtime.checkpoint_interval_ms=1000"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "run", *self.job, *flags], cwd=product.ROOT, env=os.environ | {"DATAFLOW_LOG": "info"},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def address(self):
+        found = re.search(r"live page: (http://127\.0\.0\.1:\d+)", self.log.read_text(errors="replace"))
+        if self.process.poll() is not None:
+            raise Failure(f"the job ended with {self.process.returncode}: {self.log.read_text(errors='replace')[-2000:]}")
+        return found and found[1]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(product.STOP_SECONDS)
+        check(code == 0, f"it ended with {code} after SIGINT")
+
+    def tail(self, topic):
+        done = subprocess.run([*self.command, "tail", product.JOB, topic, *self.job[1:]], cwd=product.ROOT, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(condition, what):
+    if not condition:
+        raise Failure(what)
+
+
+def ask(url):
+    """(code, text)."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def play(folder):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    check(browser, f"no browser: none of {', '.join(BROWSERS)} is installed; 'scripts/setup browser' installs one")
+    with Job(folder) as job:
+        address = until(SECONDS, "the page's address is printed", job.address)
+        health(address)
+        try:
+            with sync_playwright() as playwright:
+                chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+                seen = Browser(chromium, address, folder).play(job)
+                chromium.close()
+        except BrowserError as error:
+            raise Failure(f"in the browser: {error}") from error
+        outputs(job, seen)
+        log(job)
+
+
+def health(address):
+    """The endpoints for machines: states, and exactly the metrics that ARCHITECTURE.md names."""
+    until(SECONDS, "the job is ready", lambda: ask(f"{address}/readyz")[0] == 200)
+    check(ask(f"{address}/healthz") == (200, '{"state":"running"}'), "it is not healthy")
+    documented = set(re.findall(r"^\| `(dataflow_\w+)` \|", (product.ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE))
+    served = set()
+
+    def all_served():
+        text = ask(f"{address}/metrics")[1]
+        served.update(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+        return served == documented
+
+    try:
+        until(SECONDS, "every documented metric is served", all_served)
+    except Failure as failure:
+        raise Failure(f"{failure}; documented only: {sorted(documented - served)}, served only: {sorted(served - documented)}") from None
+    values = dict(re.findall(r"^(dataflow_\w+(?:\{[^}]*\})?) ([-+.\deE]+)$", ask(f"{address}/metrics")[1], re.MULTILINE))
+    positive = ["dataflow_accepted_total", "dataflow_late_total", "dataflow_checkpoint_bytes", 'dataflow_epoch{stage="committed"}',
+                'dataflow_epoch_latency_seconds_count{stage="committed",sink="alerts"}', 'dataflow_sink_rows_total{sink="alerts"}',
+                'dataflow_operator_busy_microseconds_total{operator="KeyedHistory logins-by-user",worker="0"}']
+    for name in positive:
+        check(float(values.get(name, 0)) > 0, f"{name} is {values.get(name)}")
+
+
+class Browser:
+    """One page, and what went wrong in it."""
+
+    def __init__(self, chromium, address, folder):
+        self.address, self.folder, self.wrong = address, folder, []
+        self.context = chromium.new_context(viewport={"width": WIDTHS[0], "height": 900}, color_scheme="light")
+        self.context.set_default_timeout(SECONDS * 1000)
+        self.page = self.context.new_page()
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("console", lambda message: message.type in ("error", "warning") and self.wrong.append(f"console: {message.text}"))
+        self.page.on("request", lambda request: request.url.startswith((address, "data:")) or self.wrong.append(f"asked {request.url}"))
+
+    def play(self, job):
+        self.page.goto(self.address)
+        self.page.locator("#state", has_text="running").wait_for()
+        self.numbers()
+        self.operator()
+        finding = self.finding()
+        refused = self.left_out()
+        self.themes()
+        self.views()
+        check(not self.wrong, f"in the page: {self.wrong}")
+        job.stop()
+        self.page.locator("#state", has_text="not answering").wait_for()
+        return finding, refused
+
+    def text(self, name):
+        return self.page.get_by_role("group", name=name, exact=True).inner_text()
+
+    def numbers(self):
+        """Tiles that say what flows."""
+        def flows():
+            tile = self.text("Records read")
+            found = re.search(r"([\d,.]+)/s", tile)
+            return found and 500 < float(found[1].replace(",", "")) < 2000
+        until(SECONDS, "the page says about 1,000 records a second", flows)
+        until(SECONDS, "the page tells the latency to commit", lambda: re.search(r"\d (µs|ms|s)\n", self.text("Latency to commit")))
+        until(SECONDS, "the page tells the state's size", lambda: re.search(r"[1-9][\d.]* (KiB|MiB)", self.text("State")))
+        until(SECONDS, "findings are counted", lambda: re.search(r"[1-9]", self.text("Findings")))
+
+    def operator(self):
+        """An operator of the graph is opened by mouse, read, and closed by keyboard."""
+        node = self.page.get_by_role("button", name=re.compile(r"^logins-by-user: .* busy · [\d,.]+"))
+        node.click()
+        detail = self.page.get_by_role("complementary", name="Details")
+        detail.get_by_role("heading", name="logins-by-user").wait_for()
+        check(detail.get_by_role("table", name="By worker").locator("tbody tr").count() == 2, "an operator's details are not by worker")
+        self.page.keyboard.press("Escape")
+        detail.wait_for(state="hidden")
+        check(self.page.evaluate("document.activeElement.getAttribute('aria-label') ?? ''").startswith("logins-by-user"), "the focus did not go back")
+
+    def finding(self):
+        """By keyboard alone: to the findings, to one of them, to its evidence. Returns it."""
+        self.page.keyboard.press("2")
+        check(self.page.get_by_role("tab", selected=True).inner_text().startswith("Findings"), "key 2 did not open the findings")
+        self.page.locator("#view-findings button.row").first.wait_for()
+        until(SECONDS, "the timeline has marks", lambda: self.page.locator("#view-findings .mark").count() > 0)
+        for name in DETECTORS:
+            check(self.page.locator("#view-findings .timeline").get_by_text(name.replace("_", " "), exact=True).count() == 1, f"there is no lane for {name}")
+        self.page.get_by_role("button", name=re.compile("^brute force [0-9]")).click()
+        self.page.keyboard.press("p")  # still, so that the list does not move under the keys
+        self.page.keyboard.press("j")
+        self.page.keyboard.press("Enter")
+        detail = self.page.get_by_role("complementary", name="Details")
+        detail.get_by_role("heading", name=re.compile("Evidence")).wait_for()
+        finding = json.loads(detail.locator("pre").inner_text())
+        shown = [tuple(row.split("\t")) for row in detail.get_by_role("table", name="Evidence").locator("tbody").inner_text().splitlines()]
+        check([(e["topic"], str(e["partition"]), str(e["offset"])) for e in finding["evidence"]] == shown, f"evidence {shown} is not that of {finding}")
+        check(finding["detector"] == "brute_force" and shown, f"not the detector that was asked for: {finding}")
+        self.page.screenshot(path=self.folder / "evidence.png")
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("p")
+        return finding
+
+    def left_out(self):
+        """A late record and a dead letter are looked at. Returns them."""
+        self.page.keyboard.press("8")
+        refused = []
+        for table in ("Late records", "Dead letters"):
+            self.page.get_by_role("table", name=table).locator("button.row").first.click()
+            detail = self.page.get_by_role("complementary", name="Details")
+            refused.append(json.loads(detail.locator("pre").last.inner_text()))
+            self.page.keyboard.press("Escape")
+        counts = self.page.get_by_role("table", name="Counts").inner_text()
+        for what in ("late", "duplicate", "dead letter", "undecodable"):
+            check(what in counts, f"'{what}' is not counted: {counts}")
+        return refused
+
+    def themes(self):
+        """As the system, then light, then dark by key, and kept over a reload."""
+        colour = lambda: self.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        light = colour()
+        self.page.emulate_media(color_scheme="dark")
+        dark = colour()
+        check(light != dark, "the page does not follow the system's theme")
+        self.page.keyboard.press("t")
+        check(colour() == light, "key t did not make it light")
+        self.page.keyboard.press("t")
+        self.page.emulate_media(color_scheme="light")
+        self.page.reload()
+        self.page.locator("#state", has_text="running").wait_for()
+        check(colour() == dark, "the theme was not kept")
+
+    def views(self):
+        """Each view in both widths and themes: it has content, fits, and everything that can be pressed has a name."""
+        for width in WIDTHS:
+            self.page.set_viewport_size({"width": width, "height": 900})
+            for number, name in enumerate(VIEWS, 1):
+                self.page.keyboard.press(str(number))
+                panel = self.page.get_by_role("tabpanel", name=re.compile(f"^{name}"))
+                until(SECONDS, f"'{name}' shows numbers", lambda: re.search(r"\d", panel.inner_text()))
+                wide = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                check(wide <= 0, f"'{name}' is {wide} px wider than {width} px")
+                nameless = self.page.evaluate("""[...document.querySelectorAll('button, [role=button], [role=tab], [role=img]')]
+                    .filter(e => e.checkVisibility() && !(e.getAttribute('aria-label') ?? e.textContent).trim()).map(e => e.outerHTML.slice(0, 90))""")
+                check(not nameless, f"'{name}' has controls without a name: {nameless}")
+                self.page.screenshot(path=self.folder / f"{number}-{name.lower().replace(' ', '-')}-{width}.png", full_page=True)
+            self.page.keyboard.press("t")
+
+
+def outputs(job, seen):
+    """What the page showed is what the job's outputs hold."""
+    finding, (late, dead) = seen
+    for topic, row in ((product.ANOMALIES, finding), (product.LATE, late), (product.DLQ, dead)):
+        check(row in job.tail(topic), f"the page showed a row that is not in {topic}: {row}")
+
+
+def log(job):
+    """Every line of the log is an object that names job, generation and epoch; the program's other lines are no log."""
+    lines = [line for line in job.log.read_text().splitlines() if line.startswith("{")]
+    rows = [json.loads(line) for line in lines]
+    of_job = [row for row in rows if row["target"].startswith("dataflow")]
+    messages = [row["message"] for row in of_job]
+    for message in ("the job starts", "a checkpoint is complete", "the job has ended"):
+        check(message in messages, f"'{message}' is not in the log: {messages[:20]}")
+    for row in of_job:
+        check(row["job"] == "login_anomalies" and row["generation"] == 1 and isinstance(row["epoch"], int), f"a line does not name its job: {row}")
+    epochs = [row["epoch"] for row in of_job]
+    check(epochs == sorted(epochs) and epochs[-1] > 0, f"the epochs of the log do not rise: {epochs}")
+    say(f"{len(of_job)} lines of log, the last of epoch {epochs[-1]}")
