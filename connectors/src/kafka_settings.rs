@@ -14,13 +14,20 @@ use std::time::Duration;
 /// for 20 ms of 100 MB/s; in the client a small record takes three times its bytes.
 pub const QUEUED_KB_MAX_DEFAULT: u32 = 2 * 1024;
 
+/// Bytes that a producer may hold unacknowledged, in KiB: bounds memory, and is more than the largest record.
+const QUEUED_FOR_SENDING_KB_MAX: u32 = 32 * 1024;
+
+/// Records that a producer may hold unacknowledged: a row of some 300 bytes takes twice that in the client, so this is 10 MB.
+const QUEUED_FOR_SENDING_MAX: u32 = 16 * 1024;
+
 /// Properties that exactly-once and replay rest on; a value in `client` would silently break them.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "acks",
     "allow.auto.create.topics",
     "auto.offset.reset",
     "bootstrap.servers",
     "check.crcs",
+    "delivery.report.only.error",
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -218,8 +225,12 @@ impl KafkaSinkSettings {
         config
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", &timeout)
-            // Rows of a commit are sent in one go and then waited for: lingering would only add to the latency.
-            .set("linger.ms", "0");
+            // Rows are handed over in one go, and the flush that follows waits for no lingering: one request a partition.
+            .set("linger.ms", "100")
+            // What is acknowledged needs no report of its own: the flush counts.
+            .set("delivery.report.only.error", "true")
+            .set("queue.buffering.max.kbytes", QUEUED_FOR_SENDING_KB_MAX.to_string())
+            .set("queue.buffering.max.messages", QUEUED_FOR_SENDING_MAX.to_string());
         if let Some(id) = transactional_id {
             config.set("transactional.id", id).set("transaction.timeout.ms", &timeout);
         }

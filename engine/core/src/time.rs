@@ -99,22 +99,24 @@ impl Micros {
     /// Appends the 27 bytes of the text form, `2026-03-01T09:00:00.123456Z`, without allocating.
     pub fn write(self, out: &mut Vec<u8>) {
         let seconds = self.0.div_euclid(SECOND);
-        let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        let (year, month, day) = civil_from_days(days);
-        for (n, width, separator) in [
-            (year, 4, b'-'),
-            (month, 2, b'-'),
-            (day, 2, b'T'),
-            (of_day / 3600, 2, b':'),
-            (of_day / 60 % 60, 2, b':'),
-            (of_day % 60, 2, b'.'),
-            (self.0.rem_euclid(SECOND), 6, b'Z'),
-        ] {
-            for place in (0..width).rev() {
-                out.push(b'0' + (n / 10i64.pow(place) % 10) as u8);
+        let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
+        let of_day = seconds.rem_euclid(86_400);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut put = |at: std::ops::Range<usize>, number: i64| {
+            let mut left = number as u32;
+            for digit in text[at].iter_mut().rev() {
+                *digit = b'0' + (left % 10) as u8;
+                left /= 10;
             }
-            out.push(separator);
-        }
+        };
+        put(0..4, year);
+        put(5..7, month);
+        put(8..10, day);
+        put(11..13, of_day / 3600);
+        put(14..16, of_day / 60 % 60);
+        put(17..19, of_day % 60);
+        put(20..26, self.0.rem_euclid(SECOND));
+        out.extend_from_slice(&text);
     }
 }
 

@@ -1,7 +1,8 @@
-//! What a producer's client reports, taken by the thread that waits for it: deliveries in batches, log lines, errors.
+//! What a producer's client reports, taken by the thread that waits for it: records that failed, log lines, errors. Records that
+//! were acknowledged are not reported (`delivery.report.only.error`): the client counts them itself.
 //!
 //! Why not rdkafka's `ThreadedProducer`: it polls on a thread of its own, which turns for the last millisecond of every
-//! wait (1 % of a core for each producer of an idle job), and calls back for each record.
+//! wait (1 % of a core for each producer of an idle job).
 //!
 //! Invariants: pointers from librdkafka do not leave this file; the queue is destroyed before its client. A producer that
 //! rests has its log lines taken with the next commit.
@@ -14,15 +15,6 @@ use rdkafka::types::RDKafkaRespErr;
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
 use std::ptr::NonNull;
-
-/// What one wait brought.
-#[derive(Debug, Default)]
-pub(super) struct Deliveries {
-    /// Records whose outcome was reported.
-    pub(super) reported: usize,
-    /// The first of them that failed.
-    pub(super) failure: Option<KafkaError>,
-}
 
 /// The event queue of a producer's client.
 pub(super) struct Events {
@@ -42,14 +34,14 @@ impl Events {
         Events { queue: NonNull::new(queue).expect("every client has a main queue") }
     }
 
-    /// Waits up to `timeout_ms` for one event, and takes it. `None`: there was none.
-    pub(super) fn take<C: ClientContext>(&mut self, context: &C, timeout_ms: i32) -> Option<Deliveries> {
+    /// Takes an event. `None`: there is none; else the first record that it reports as failed.
+    pub(super) fn take<C: ClientContext>(&mut self, context: &C) -> Option<Option<KafkaError>> {
         // SAFETY: the queue is ours. The event is destroyed after its last use below; what is read of it is copied.
         unsafe {
-            let event = NonNull::new(c::rd_kafka_queue_poll(self.queue.as_ptr(), timeout_ms))?.as_ptr();
-            let mut deliveries = Deliveries::default();
+            let event = NonNull::new(c::rd_kafka_queue_poll(self.queue.as_ptr(), 0))?.as_ptr();
+            let mut failure = None;
             match c::rd_kafka_event_type(event) {
-                c::RD_KAFKA_EVENT_DR => deliveries = delivered(event),
+                c::RD_KAFKA_EVENT_DR => failure = failed(event),
                 c::RD_KAFKA_EVENT_LOG => log(event, context),
                 c::RD_KAFKA_EVENT_ERROR => {
                     let error = KafkaError::Global(RDKafkaErrorCode::from(c::rd_kafka_event_error(event)));
@@ -58,7 +50,7 @@ impl Events {
                 other => tracing::debug!(event = other, "an event of the kafka producer is left out"),
             }
             c::rd_kafka_event_destroy(event);
-            Some(deliveries)
+            Some(failure)
         }
     }
 }
@@ -70,20 +62,21 @@ impl Drop for Events {
     }
 }
 
+/// The first failure of a delivery report.
+///
 /// # Safety
 /// `event` is a living delivery report.
-unsafe fn delivered(event: *mut c::rd_kafka_event_t) -> Deliveries {
-    let mut deliveries = Deliveries::default();
+unsafe fn failed(event: *mut c::rd_kafka_event_t) -> Option<KafkaError> {
+    let mut failure = None;
     // SAFETY: as promised by the caller; the messages live as long as the event.
     unsafe {
         while let Some(message) = c::rd_kafka_event_message_next(event).as_ref() {
-            deliveries.reported += 1;
             if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                deliveries.failure.get_or_insert(KafkaError::MessageProduction(message.err.into()));
+                failure.get_or_insert(KafkaError::MessageProduction(message.err.into()));
             }
         }
     }
-    deliveries
+    failure
 }
 
 /// # Safety

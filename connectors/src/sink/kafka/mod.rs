@@ -14,6 +14,7 @@
 //! one were measured at about 25 ms where the coordinator still completes the transaction before, and in turn at about 3 ms;
 //! `latency_of_commits_in_turn` (tests/kafka) measures both.
 
+mod batch;
 mod decision;
 mod events;
 mod markers;
@@ -176,7 +177,9 @@ impl KafkaSink {
     fn connect(&self, job: &str, markers: &str, (writer, slot): (u32, u32)) -> Result<Producer> {
         let id = format!("{job}-{}-{writer}-{slot}", self.name);
         let id = (self.settings.delivery == Delivery::ExactlyOnce).then_some(id.as_str());
-        Producer::connect(&self.settings, &self.name, id, markers)
+        // The markers' topic comes after those of the rows.
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).chain([markers]).collect();
+        Producer::connect(&self.settings, &self.name, id, &topics)
     }
 
     /// Sends rows and marker with the producer whose turn it is.
@@ -195,7 +198,7 @@ impl KafkaSink {
                 let topic = usize::from(row.topic.0);
                 let partition = row.route % u64::from(open.partitions[topic]);
                 Outgoing {
-                    topic: &self.topics[topic],
+                    topic,
                     partition: i32::try_from(partition).expect("partition numbers are 31 bits"),
                     key: row.key.as_deref(),
                     value: &row.value,
@@ -204,7 +207,7 @@ impl KafkaSink {
         };
         let mark = || {
             std::iter::once(Outgoing {
-                topic: &open.markers,
+                topic: self.topics.len(),
                 partition: 0,
                 key: Some(open.key.as_bytes()),
                 value: &value,

@@ -3,13 +3,17 @@
 //! Invariant: no delivery result goes unread. A record that the client took and whose result did not come within the
 //! timeout is a failure like any other; what it means is decided by the marker, not here.
 
+pub(super) use super::batch::Outgoing;
+use super::batch::{Batches, HandedOver, Topics};
 use super::events::Events;
 use crate::kafka_settings::KafkaSinkSettings;
 use crate::source::kafka::client::{Logged, failed};
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Result};
+use rdkafka::bindings::rd_kafka_flush;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
 use std::time::Duration;
 
 /// How long a producer may take to find a broker.
@@ -18,23 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the initialisation of one id may take: the coordinator first ends the transaction of the producer before.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One wait for reports.
+/// One wait for the brokers' answers, or for a report of a failure.
 const TURN_MS: i32 = 100;
-
-/// Records sent between two looks at the reports: what was reported holds its memory until it is taken.
-const SENT_BEFORE_A_LOOK: usize = 1024;
-
-/// A record to send.
-pub(super) struct Outgoing<'a> {
-    /// The topic.
-    pub(super) topic: &'a str,
-    /// The partition.
-    pub(super) partition: i32,
-    /// The key; `None` is null.
-    pub(super) key: Option<&'a [u8]>,
-    /// The value.
-    pub(super) value: &'a [u8],
-}
 
 impl ProducerContext for Logged {
     type DeliveryOpaque = ();
@@ -58,34 +47,35 @@ fn refused(what: String, error: KafkaError) -> Error {
 
 /// A producer, transactional when it has an id.
 pub(super) struct Producer {
-    /// Before its client, which it must not outlive.
+    /// Before their client, which they must not outlive.
     events: Events,
+    topics: Topics,
     producer: BaseProducer<Logged>,
     name: String,
     timeout: Duration,
-    /// Records that the client took and whose outcome is not reported.
-    pending: usize,
     /// The first failure in the batch under way.
     failure: Option<KafkaError>,
 }
 
 impl Producer {
     /// Creates a producer and connects it: a client that is asked to initialise its id before it knows a broker looks for one
-    /// every 500 ms. `topic` is one that exists.
+    /// every 500 ms. `topics` exist; records name them by rank.
     pub(super) fn connect(
         settings: &KafkaSinkSettings,
         sink: &str,
         transactional_id: Option<&str>,
-        topic: &str,
+        topics: &[&str],
     ) -> Result<Producer> {
         let name = transactional_id.unwrap_or(sink).to_owned();
         let what = || format!("connecting producer '{name}'");
         let config = settings.producer(transactional_id)?;
         let producer: BaseProducer<Logged> =
             config.create_with_context(Logged { name: name.clone() }).map_err(|e| failed(what(), e))?;
-        producer.client().fetch_metadata(Some(topic), CONNECT_TIMEOUT).map_err(|e| failed(what(), e))?;
+        let handles = Topics::of(producer.client(), topics)?;
+        producer.client().fetch_metadata(topics.last().copied(), CONNECT_TIMEOUT).map_err(|e| failed(what(), e))?;
         let timeout = Duration::from_millis(settings.transaction_timeout_ms.into());
-        Ok(Producer { events: Events::of(producer.client()), producer, name, timeout, pending: 0, failure: None })
+        let events = Events::of(producer.client());
+        Ok(Producer { events, topics: handles, producer, name, timeout, failure: None })
     }
 
     /// Shuts out the producer that had the transactional id before, and ends its transaction. Called once, first.
@@ -106,13 +96,16 @@ impl Producer {
     /// Sends the records and waits until the brokers have acknowledged each.
     pub(super) fn send<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
         self.failure = None;
-        for (at, record) in records.enumerate() {
-            self.send_one(&record)?;
-            if at % SENT_BEFORE_A_LOOK == 0 {
-                self.take_events();
+        let mut batches = Batches::default();
+        for record in records {
+            batches.push(&record);
+            if batches.is_full() {
+                self.hand_over(&mut batches)?;
+                self.flush()?;
             }
         }
-        self.wait_until("every record is acknowledged", 0)?;
+        self.hand_over(&mut batches)?;
+        self.flush()?;
         match self.failure.take() {
             Some(error) if !is_planted(Bug::SwallowedProduceError) => {
                 Err(refused(format!("sending records with producer '{}'", self.name), error))
@@ -121,55 +114,40 @@ impl Producer {
         }
     }
 
-    fn send_one(&mut self, record: &Outgoing<'_>) -> Result<()> {
+    /// Gives the client all of `batches`. Its queue is its bound: where that is full it is emptied first.
+    fn hand_over(&mut self, batches: &mut Batches<'_>) -> Result<()> {
         loop {
-            let mut message =
-                BaseRecord::<[u8], [u8]>::to(record.topic).partition(record.partition).payload(record.value);
-            message.key = record.key;
-            let Err((error, _)) = self.producer.send(message) else {
-                self.pending += 1;
-                return Ok(());
-            };
-            if is_planted(Bug::SwallowedProduceError) {
-                return Ok(());
+            match batches.hand_over(&self.topics) {
+                HandedOver::All => return Ok(()),
+                HandedOver::QueueIsFull => self.flush()?,
+                HandedOver::Refused(..) if is_planted(Bug::SwallowedProduceError) => return Ok(()),
+                HandedOver::Refused(code, size) => {
+                    let what = format!("sending a record of {size} bytes with producer '{}'", self.name);
+                    return Err(refused(what, KafkaError::MessageProduction(code)));
+                }
             }
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || self.pending == 0 {
-                let size = record.value.len();
-                return Err(refused(
-                    format!("sending a record of {size} bytes to '{}/{}'", record.topic, record.partition),
-                    error,
-                ));
-            }
-            // The client's queue is its bound: go on when half of it is gone.
-            self.wait_until("the client takes more records", self.pending / 2)?;
         }
     }
 
-    /// Waits until at most `left` records are on their way.
-    fn wait_until(&mut self, what: &str, left: usize) -> Result<()> {
+    /// Has everything sent at once, whatever may linger, and waits until it is acknowledged or reported as failed.
+    fn flush(&mut self) -> Result<()> {
         // librdkafka reports every record within `message.timeout.ms`, which is this timeout; the second half is slack.
         let turns_max = 2 * self.timeout.as_millis() / TURN_MS as u128;
-        let mut turns = 0;
-        while self.pending > left {
-            if !self.take_event(TURN_MS) {
-                turns += 1;
-            }
-            if turns > turns_max {
-                return Err(Error::outside(format!("waiting until {what} by producer '{}'", self.name)).retry());
+        for _ in 0..=turns_max {
+            // SAFETY: the client lives.
+            let code = unsafe { rd_kafka_flush(self.producer.client().native_ptr(), TURN_MS) };
+            self.take_events();
+            if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Ok(());
             }
         }
-        Ok(())
+        Err(Error::outside(format!("waiting until every record of producer '{}' is acknowledged", self.name)).retry())
     }
 
     /// Takes what the client has reported by now.
     pub(super) fn take_events(&mut self) {
-        while self.take_event(0) {}
-    }
-
-    fn take_event(&mut self, timeout_ms: i32) -> bool {
-        let Some(deliveries) = self.events.take(&**self.producer.context(), timeout_ms) else { return false };
-        self.pending -= deliveries.reported;
-        self.failure = self.failure.take().or(deliveries.failure);
-        true
+        while let Some(failure) = self.events.take(&**self.producer.context()) {
+            self.failure = self.failure.take().or(failure);
+        }
     }
 }
