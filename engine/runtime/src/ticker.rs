@@ -1,7 +1,7 @@
 //! The ticker: worker 0 opens each epoch with its clock; every source takes both from it.
 //!
 //! First come the epochs whose extent is known (a replay, then a bindings file), one after the other as fast as they are staged;
-//! then live ones, when [`Pace`] says so, with the clock of [`JobClock`]. Epochs are held back while too many are not staged or not
+//! then live ones, when `Pace` says so, with the clock of `JobClock`. Epochs are held back while too many are not staged or not
 //! durable: that is the backpressure (invariant 6).
 
 use crate::clock::JobClock;
