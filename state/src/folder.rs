@@ -2,9 +2,11 @@
 //!
 //! The lock is `flock` on the file `LOCK`: the kernel frees it with the process, however that ends, so a stale lock
 //! file is harmless. The file holds the owner's process id, for the message that the next one gets. A folder that can not be
-//! written is refused here, with the reason, before anything else is tried. Who the job is lies in [`identity`].
+//! written is refused here, with the reason, before anything else is tried. Who the job is lies in [`identity`], which
+//! programs bound its epochs in [`programs`].
 
 pub mod identity;
+pub mod programs;
 
 use crate::storage::{LocalStorage, explained};
 use dataflow_core::{Error, Result};

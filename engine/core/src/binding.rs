@@ -63,6 +63,15 @@ pub struct TableBinding {
     pub hash: [u8; 16],
 }
 
+impl TableBinding {
+    /// The hash of a table with this content.
+    pub fn hash_of(content: &[u8]) -> [u8; 16] {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::hash(content).as_bytes()[..16]);
+        hash
+    }
+}
+
 /// The durable row of an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {

@@ -141,7 +141,10 @@ impl BinderState {
             self.plan.note_chain(row.epoch, chain);
             return Ok((facts, Some(chain)));
         }
-        assert!(self.plan.log.send(row).is_ok(), "the log's queue holds more than the epochs that may be open");
+        assert!(
+            self.plan.log.send(row).is_ok(),
+            "the log's queue holds the rows of all epochs that may be open and not durable"
+        );
         Ok((facts, None))
     }
 

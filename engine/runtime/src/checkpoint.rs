@@ -78,7 +78,7 @@ pub(crate) fn checkpoints<'s>(
                 };
                 let capability = entry.remove();
                 let sent: Result<(), CheckpointRequest> = plan.checkpoints.send(request);
-                assert!(sent.is_ok(), "the writer's queue holds more than the epochs that may be open");
+                assert!(sent.is_ok(), "the writer's queue holds all checkpoints that may be open");
                 writing.insert(epoch, capability);
             }
         }

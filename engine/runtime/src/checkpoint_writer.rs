@@ -7,6 +7,7 @@ use crate::committer::SinkConnection;
 use crate::control::Control;
 use crate::link::Link;
 use crate::measures::checkpoints::CheckpointMeasure;
+use crate::pace::CHECKPOINTS_OPEN_MAX;
 use dataflow_core::{BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Result, TaskState};
 use dataflow_state::backend::PendingCut;
 use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
@@ -14,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Checkpoints being written.
-const OPEN_CHECKPOINTS_MAX: usize = 64;
+/// Checkpoints handed over and not complete: those that the ticker lets be open, and the last one of a stop.
+const WRITING_CHECKPOINTS_MAX: usize = CHECKPOINTS_OPEN_MAX + 1;
 
 /// The epoch below which the binding log may be trimmed, for its task to pick up.
 pub(crate) type Trim = Arc<Mutex<Option<Epoch>>>;
@@ -77,19 +78,24 @@ impl Writer {
     /// Starts the task.
     pub(crate) fn spawn(mut self) -> Link<CheckpointRequest, Result<Epoch>> {
         let spawner = self.environment.spawner.clone();
-        Link::spawn(&*spawner, "checkpoints", OPEN_CHECKPOINTS_MAX, move |requests: Vec<CheckpointRequest>, replies| {
-            for request in requests {
-                let epoch = request.epoch;
-                match self.write(request) {
-                    Ok(()) => replies.send(Ok(epoch)),
-                    Err(error) => {
-                        replies.send(Err(error));
-                        return TaskState::Done;
+        Link::spawn(
+            &*spawner,
+            "checkpoints",
+            WRITING_CHECKPOINTS_MAX,
+            move |requests: Vec<CheckpointRequest>, replies| {
+                for request in requests {
+                    let epoch = request.epoch;
+                    match self.write(request) {
+                        Ok(()) => replies.send(Ok(epoch)),
+                        Err(error) => {
+                            replies.send(Err(error));
+                            return TaskState::Done;
+                        }
                     }
                 }
-            }
-            TaskState::Waiting
-        })
+                TaskState::Waiting
+            },
+        )
     }
 
     fn write(&mut self, request: CheckpointRequest) -> Result<()> {

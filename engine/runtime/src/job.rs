@@ -8,6 +8,7 @@ use crate::checkpoint_writer::PartCut;
 use crate::facts::{EpochFacts, SourceFacts, Tick};
 use crate::measures::keys::KeyLoad;
 use crate::plan::Plan;
+use crate::ticker::Probes;
 use crate::time::{Late, split_late};
 use crate::{binder, sink, source, ticker};
 use dataflow_core::{
@@ -19,13 +20,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use timely::dataflow::operators::core::Concatenate;
 use timely::dataflow::operators::{Probe, vec::Map};
-use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+use timely::dataflow::{Scope, StreamVec};
 
 /// The graph under construction on one worker.
 pub struct JobScope<'s> {
     scope: Scope<'s, Epoch>,
     plan: Arc<Plan>,
-    staged: ProbeHandle<Epoch>,
+    probes: Probes,
     ticks: StreamVec<'s, Epoch, Tick>,
     ticks_everywhere: StreamVec<'s, Epoch, Tick>,
     source_facts: Vec<StreamVec<'s, Epoch, SourceFacts>>,
@@ -43,12 +44,12 @@ struct Bindings<'s> {
 impl<'s> JobScope<'s> {
     /// Begins a job's graph with its ticker.
     pub fn new(scope: Scope<'s, Epoch>, plan: Arc<Plan>) -> JobScope<'s> {
-        let staged = ProbeHandle::new();
-        let (ticks, ticks_everywhere) = ticker::ticker(scope, &plan, staged.clone());
+        let probes = Probes::default();
+        let (ticks, ticks_everywhere) = ticker::ticker(scope, &plan, probes.clone());
         JobScope {
             scope,
             plan,
-            staged,
+            probes,
             ticks,
             ticks_everywhere,
             source_facts: Vec::new(),
@@ -131,10 +132,10 @@ impl<'s> JobScope<'s> {
     /// Opens the state of operator `operator` on this worker; its cuts are announced on a stream given to [`JobScope::parts`].
     ///
     /// # Errors
-    /// When the checkpoint's part can not be restored.
+    /// When the checkpoint's part is of a version that `V` can not read, or can not be restored.
     pub fn state<V: StateValue>(&self, operator: &str) -> Result<Stateful<V>> {
         let worker = self.scope.index();
-        let table = self.plan.open_table(operator, V::VERSION, worker)?;
+        let table = self.plan.open_table(operator, worker)?;
         let load = KeyLoad::new(operator, worker);
         Ok(Stateful { table, load, plan: self.plan.clone(), operator: operator.to_owned(), worker })
     }
@@ -144,21 +145,27 @@ impl<'s> JobScope<'s> {
         self.parts.push(parts);
     }
 
-    /// Ends the graph: one operator for each sink, and the checkpoints.
-    pub fn finish(mut self) {
+    /// Ends the graph: one operator for each sink, and the checkpoints. Before it no epoch is opened.
+    ///
+    /// # Errors
+    /// When the checkpoint holds state of an operator that the graph does not have.
+    pub fn finish(mut self) -> Result<()> {
+        self.plan.check_operators(self.scope.index())?;
         let Bindings { facts, durable } = self.bindings().clone();
+        durable.clone().probe_with(&self.probes.durable);
         let mut settled = vec![durable.clone().map(|_| ())];
         let names: Vec<String> = self.plan.sinks.keys().cloned().collect();
         for name in names {
             let rows = self.scope.concatenate(self.rows.remove(&name).unwrap_or_default());
             let (staged, committed) = sink::sink(rows, durable.clone(), &self.plan, &name);
-            staged.probe_with(&self.staged);
+            staged.probe_with(&self.probes.staged);
             settled.push(committed);
         }
         let parts = self.scope.concatenate(std::mem::take(&mut self.parts));
-        parts.clone().probe_with(&self.staged);
+        parts.clone().probe_with(&self.probes.staged);
         let settled = self.scope.concatenate(settled);
-        checkpoints(facts, parts, settled, &self.plan);
+        checkpoints(facts, parts, settled, &self.plan).probe_with(&self.probes.checkpointed);
+        Ok(())
     }
 
     fn bindings(&mut self) -> &Bindings<'s> {

@@ -17,12 +17,14 @@
 pub mod binder;
 pub mod checkpoint;
 pub mod checkpoint_writer;
+mod clock;
 mod committer;
 pub mod control;
 pub mod facts;
 pub mod job;
 pub mod link;
 pub mod measures;
+mod pace;
 pub mod plan;
 pub mod settings;
 pub mod sink;

@@ -2,10 +2,12 @@
 //! identity, checkpoint, log, sinks (which fences older generations), start check; only then is anything cut or written.
 
 use crate::checkpoint_writer::{CheckpointRequest, Completed, PartCut, Trim, Writer};
+use crate::clock::check_jump;
 use crate::committer::SinkConnection;
 use crate::control::Control;
 use crate::facts::Bound;
 use crate::link::Link;
+use crate::pace::UNDURABLE_EPOCHS_MAX;
 use crate::settings::RuntimeSettings;
 use crate::start::{self, CheckpointFacts, Doubt, LogFacts, SinkFacts, StartFacts};
 use dataflow_core::binding::{BindingState, PartitionState};
@@ -19,6 +21,7 @@ use dataflow_state::binding_log::{
 };
 use dataflow_state::checkpoint::{CheckpointStore, Manifest};
 use dataflow_state::folder::identity;
+use dataflow_state::folder::programs::{Program, note_program, programs};
 use dataflow_state::table::{KeyedTable, StateValue, TableSettings};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -30,9 +33,6 @@ pub const BINDINGS: &str = "bindings";
 pub const CHECKPOINTS: &str = "checkpoints";
 /// Folder of the lookup tables, by content hash, in the data folder.
 pub const TABLES: &str = "tables";
-/// Rows waiting for the log's fsync: more than the epochs that may be open at once, so that a send never fails.
-const UNBOUND_EPOCHS_MAX: usize = 4_096;
-
 /// A lookup table with its content.
 #[derive(Clone, Debug)]
 pub struct TableContent {
@@ -122,6 +122,8 @@ pub struct Plan {
     /// Content of tables that were in force before, by hash.
     old_lookups: BTreeMap<[u8; 16], Arc<[u8]>>,
     completed: Arc<Mutex<Completed>>,
+    /// The operators with state that the graph has so far.
+    operators: Mutex<BTreeSet<String>>,
 }
 
 /// Recovers a job's history and makes the plan of a new generation of it.
@@ -145,6 +147,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         return Err(Doubt::NoCheckpointForLog { first: extent.first }.into()); // there is no state to scan the rest from
     }
     let scan = binding_log::scan(&*storage, BINDINGS, restored)?;
+    let bound_by = bound_by(&*storage, manifest.as_ref())?;
     let identity = SinkIdentity { job: name.clone(), lineage, generation };
     let (mut opened, mut sink_facts) = (Vec::new(), Vec::new());
     for mut sink in setup.sinks {
@@ -157,10 +160,11 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         lineage,
         fingerprint: fingerprint.clone(),
         replay_with_new_code: settings.replay_with_new_code,
+        bound_by,
         log: LogFacts {
             first: scan.first,
             last: scan.last,
-            is_whole: extent.is_none_or(|extent| extent.base == 0),
+            is_whole: extent.as_ref().is_none_or(|extent| extent.base == 0),
             torn: match &scan.tail {
                 Tail::Clean => None,
                 Tail::Torn { segment, offset, .. } => Some((segment.clone(), *offset)),
@@ -173,7 +177,6 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
                 chain: m.chain,
                 chain_in_log,
                 lineage: m.lineage,
-                fingerprint: m.fingerprint.clone(),
                 last_outputs: m.sinks.clone(),
             }))
         })?,
@@ -191,6 +194,8 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     control.status.epoch_checkpointed.set(restored);
     let names: Vec<String> = sources.iter().map(|s| s.name().to_owned()).collect();
     let recorded = recorded.map(|rows| resolve_recorded(rows, &names, start.bound.epoch)).transpose()?;
+    let base = extent.map_or(0, |extent| extent.base);
+    note_program(&*storage, &facts.bound_by, restored, base, &fingerprint)?;
     let log_settings = LogSettings {
         segment_bytes: settings.bindings_segment_bytes,
         retain_bytes: settings.bindings_retain_bytes,
@@ -253,25 +258,23 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         lookups: setup.lookups,
         old_lookups,
         completed,
+        operators: Mutex::default(),
     }))
+}
+
+/// Which programs bound the log's epochs; in a folder that never noted it, that of its newest checkpoint.
+///
+/// # Errors
+/// When the note is damaged.
+pub fn bound_by(storage: &dyn Storage, manifest: Option<&Manifest>) -> Result<Vec<Program>> {
+    let of_manifest = || manifest.map(|m| Program { after: 0, fingerprint: m.fingerprint.clone() });
+    Ok(programs(storage)?.unwrap_or_else(|| of_manifest().into_iter().collect()))
 }
 
 fn start_point(scan: &binding_log::Scan, settings: &RuntimeSettings, environment: &Environment) -> Result<StartPoint> {
     let mut bound = scan.base.clone();
     scan.rows.iter().for_each(|(row, _)| bound.apply(row));
-    let ahead = environment.clock.wall().since(bound.clock);
-    let most = settings.clock_jump_max_hours as i64 * dataflow_core::time::HOUR;
-    if bound.epoch > 0 && ahead > most && !settings.allow_clock_jump {
-        return Err(Error::user(format!(
-            "starting the job: the clock is {} h past the last binding ({}), more than 'clock_jump_max_hours' allows",
-            ahead / dataflow_core::time::HOUR,
-            bound.clock
-        ))
-        .hint("if the job really rested that long, start it once with '--set runtime.allow_clock_jump=true'"));
-    }
-    if bound.epoch > 0 && ahead < -dataflow_core::time::MINUTE {
-        tracing::warn!(last = %bound.clock, "the machine's clock is behind the last binding; the job's clock goes on from there");
-    }
+    check_jump(&bound, environment.clock.wall(), settings)?;
     Ok(StartPoint { state: scan.base.clone(), clock_floor: bound.clock.plus(1), bound })
 }
 
@@ -299,12 +302,12 @@ fn resolve_recorded(
         .collect()
 }
 
-/// The log's task: one write and one fsync for all rows that wait.
+/// The log's task: one write and one fsync for all rows that wait, which are fewer than the epochs that the ticker opens before they are durable.
 fn spawn_log(environment: &Environment, mut log: LocalBindingLog) -> (Link<Binding, Result<(Epoch, ChainHash)>>, Trim) {
     let trim: Trim = Arc::default();
     let asked = trim.clone();
     let link =
-        Link::spawn(&*environment.spawner, "bindings", UNBOUND_EPOCHS_MAX, move |rows: Vec<Binding>, replies| {
+        Link::spawn(&*environment.spawner, "bindings", UNDURABLE_EPOCHS_MAX, move |rows: Vec<Binding>, replies| {
             let below = asked.lock().expect("no holder panics").take();
             if let Some(Err(error)) = below.map(|below| log.trim(below)) {
                 replies.send(Err(error));
@@ -335,9 +338,13 @@ fn keep_lookups(
     start: &StartPoint,
 ) -> Result<BTreeMap<[u8; 16], Arc<[u8]>>> {
     let name = |hash: &[u8; 16]| ChainHash(*hash).to_string();
+    let path = |hash: &[u8; 16]| format!("{TABLES}/{}", name(hash));
+    let is_whole = |bytes: &[u8], hash: &[u8; 16]| TableBinding::hash_of(bytes) == *hash;
     storage.create_dir(TABLES)?;
     for table in now {
-        if storage.length(&format!("{TABLES}/{}", name(&table.hash)))?.is_none() {
+        let is_kept =
+            storage.length(&path(&table.hash))?.is_some() && is_whole(&storage.read(&path(&table.hash))?, &table.hash);
+        if !is_kept {
             dataflow_core::replace_file(storage, TABLES, &name(&table.hash), &table.bytes)?;
         }
     }
@@ -345,7 +352,12 @@ fn keep_lookups(
         start.state.tables.values().copied().chain(rows.iter().flat_map(|(row, _)| row.tables.iter().map(|t| t.hash)));
     let mut old = BTreeMap::new();
     for hash in bound {
-        let bytes = storage.read(&format!("{TABLES}/{}", name(&hash)))?;
+        let bytes = storage.read(&path(&hash))?;
+        if !is_whole(&bytes, &hash) {
+            let path = path(&hash);
+            return Err(Error::doubt(format!("reading the kept lookup table '{path}': its content does not have the hash that it is named by"))
+                .hint("the epochs bound with it can not be computed again without it: put the table as it was back in its place, or start over with a new data folder"));
+        }
         old.insert(hash, Arc::from(bytes));
     }
     Ok(old)
@@ -464,20 +476,37 @@ impl Plan {
     }
 
     /// The state of an operator on a worker, restored or empty.
-    pub(crate) fn open_table<V: StateValue>(
-        &self,
-        operator: &str,
-        _version: u16,
-        worker: usize,
-    ) -> Result<KeyedTable<V>> {
+    pub(crate) fn open_table<V: StateValue>(&self, operator: &str, worker: usize) -> Result<KeyedTable<V>> {
+        self.operators.lock().expect("no holder panics").insert(operator.to_owned());
         let live = self.live.join(format!("{operator}-{worker}"));
         let backend = match &self.manifest {
             Some(manifest) => {
+                let stored = manifest.parts_of(operator)?.first().map(|part| part.value_version);
+                start::check_state(operator, manifest.epoch, stored, V::READS_FROM..=V::VERSION)?;
                 self.store.restore_backend(manifest, operator, worker, self.workers, &self.backend, &live)?
             }
             None => self.backend.create(&live)?,
         };
         Ok(KeyedTable::new(backend, self.tables, self.start.state.watermark))
+    }
+
+    /// The graph of a worker is built: whether every state in the checkpoint has found its operator.
+    pub(crate) fn check_operators(&self, worker: usize) -> Result<()> {
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let operators = self.operators.lock().expect("no holder panics");
+        let stored = manifest.parts.iter().map(|part| part.operator.as_str()).collect();
+        match start::check_operators(&stored, &operators, manifest.epoch) {
+            Err(Doubt::DroppedState { operators, .. }) if self.settings.drop_unknown_state => {
+                if worker == 0 {
+                    tracing::warn!(
+                        ?operators,
+                        "the job has these operators no more: their state in the checkpoint is dropped"
+                    );
+                }
+                Ok(())
+            }
+            checked => Ok(checked?),
+        }
     }
 
     /// The partitions and their state at the last bound epoch.

@@ -15,6 +15,8 @@ pub struct RuntimeSettings {
     pub tick_idle_ms: u64,
     /// Records an epoch may hold, over all workers; then it is closed early.
     pub epoch_max_records: u64,
+    /// Bytes (keys and values, as read) an epoch may hold, over all workers; then it is closed early. A single larger record is an epoch.
+    pub epoch_max_bytes: u64,
     /// Epochs that may be open (ticked, not yet staged by every sink) before sources stop reading.
     pub open_epochs_max: usize,
     /// Allowed lateness: how far a watermark stays behind the newest event of its slowest partition.
@@ -23,7 +25,8 @@ pub struct RuntimeSettings {
     pub future_max_ms: u64,
     /// A partition read to its end that brought nothing for this long is declared idle.
     pub idle_timeout_ms: u64,
-    /// A partition whose newest event is this far ahead of the watermark waits for the others.
+    /// A partition whose newest event is further ahead of the watermark than this waits for the others. At least `lateness_ms` counts: the
+    /// watermark is that far behind the newest event of the slowest partition itself.
     pub max_drift_ms: u64,
     /// How often operator state is checkpointed.
     pub checkpoint_interval_ms: u64,
@@ -41,8 +44,10 @@ pub struct RuntimeSettings {
     pub clock_jump_max_hours: u64,
     /// Allows such a start.
     pub allow_clock_jump: bool,
-    /// Starts with another fingerprint than the checkpoint's although epochs are bound after it.
+    /// Starts although another program than this one bound the epochs that are to be replayed.
     pub replay_with_new_code: bool,
+    /// Starts although the checkpoint holds state of operators that the job has no more (dropped, or renamed): that state is dropped.
+    pub drop_unknown_state: bool,
 }
 
 impl Default for RuntimeSettings {
@@ -52,6 +57,7 @@ impl Default for RuntimeSettings {
             tick_max_ms: 100,
             tick_idle_ms: 1_000,
             epoch_max_records: 50_000,
+            epoch_max_bytes: 64 << 20,
             open_epochs_max: 16,
             lateness_ms: 5_000,
             future_max_ms: 60_000,
@@ -66,6 +72,7 @@ impl Default for RuntimeSettings {
             clock_jump_max_hours: 7 * 24,
             allow_clock_jump: false,
             replay_with_new_code: false,
+            drop_unknown_state: false,
         }
     }
 }
@@ -80,6 +87,7 @@ impl RuntimeSettings {
         let least = [
             ("open_epochs_max", self.open_epochs_max as u64, 2),
             ("epoch_max_records", self.epoch_max_records, 1),
+            ("epoch_max_bytes", self.epoch_max_bytes, 1),
             ("checkpoints_kept", self.checkpoints_kept as u64, 1),
             ("tick_idle_ms", self.tick_idle_ms, 1),
             ("staged_bytes_max", self.staged_bytes_max as u64, 1),
@@ -96,6 +104,11 @@ impl RuntimeSettings {
         }
         Ok(())
     }
+
+    /// How far ahead of the watermark, in microseconds, a partition is still read.
+    pub(crate) fn drift_us(&self) -> i64 {
+        i64::try_from(self.max_drift_ms.max(self.lateness_ms)).unwrap_or(i64::MAX).saturating_mul(1_000)
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +122,12 @@ mod tests {
         assert!(said.contains("'runtime.open_epochs_max' = 1") && said.contains("at least 2"), "{said}");
         let said = RuntimeSettings { tick_min_ms: 200, ..Default::default() }.check().unwrap_err().to_string();
         assert!(said.contains("tick_max_ms = 100"), "{said}");
+    }
+
+    #[test]
+    fn the_slowest_partition_is_never_ahead() {
+        let drift =
+            |max_drift_ms| RuntimeSettings { max_drift_ms, lateness_ms: 5_000, ..Default::default() }.drift_us();
+        assert_eq!([drift(60_000), drift(5_000), drift(1_000)], [60_000_000, 5_000_000, 5_000_000]);
     }
 }

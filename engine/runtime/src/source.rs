@@ -130,8 +130,11 @@ struct Share<T> {
     partitions: BTreeMap<u32, PartitionReader>,
     /// The epoch being read.
     epoch: Option<Epoch>,
-    /// Records stamped into it by this worker.
+    /// Records stamped into it by this worker, and the bytes of their keys and values.
     stamped: u64,
+    stamped_bytes: u64,
+    /// It takes no more records.
+    is_full: bool,
     polled: Vec<Record>,
     /// The partition that is polled first, so that all get their turn within the budget.
     turn: u32,
@@ -162,7 +165,8 @@ impl<T: EventTime> Share<T> {
         wake: Waker,
     ) -> Result<Share<T>> {
         let mut reader = plan.sources[usize::from(id.0)].open(worker, peers, wake)?;
-        if plan.start.state.partitions.keys().any(|partition| partition.source == id) {
+        // Everything bound, not what a checkpoint holds: there may be none yet.
+        if plan.start.bound.partitions.keys().any(|partition| partition.source == id) {
             reader.resume();
         }
         let mut partitions = BTreeMap::new();
@@ -183,6 +187,8 @@ impl<T: EventTime> Share<T> {
             partitions,
             epoch: None,
             stamped: 0,
+            stamped_bytes: 0,
+            is_full: false,
             polled: Vec::new(),
             turn: 0,
             checkpointed: 0,
@@ -209,18 +215,15 @@ impl<T: EventTime> Share<T> {
         if tick.bound.is_none() && closing {
             return Ok(Progress::Complete);
         }
-        // At least one: fewer records than workers would keep every epoch empty and the job at a stand.
-        let full = (self.plan.settings.epoch_max_records / self.plan.workers as u64).max(1);
         let order: Vec<u32> =
             self.partitions.range(self.turn..).chain(self.partitions.range(..self.turn)).map(|p| *p.0).collect();
         let mut complete = true;
         let mut more = false;
         for index in order {
-            if tick.bound.is_none() && self.stamped >= full {
+            if self.is_full {
                 // The next epoch goes on here: a partition with a backlog must not starve those behind it.
                 self.turn = index;
-                self.plan.control.epoch_is_full();
-                return Ok(Progress::Wait);
+                break;
             }
             if *budget == 0 {
                 self.turn = index;
@@ -235,6 +238,10 @@ impl<T: EventTime> Share<T> {
         if !taken.is_empty() || !letters.is_empty() {
             self.plan.control.input_came();
         }
+        if self.is_full {
+            self.plan.control.epoch_is_full();
+            return Ok(Progress::Wait);
+        }
         Ok(match (&tick.bound, complete, more) {
             (Some(_), true, _) => Progress::Complete,
             (_, _, true) => Progress::Again,
@@ -243,7 +250,7 @@ impl<T: EventTime> Share<T> {
     }
 
     fn begin(&mut self, tick: &Tick) -> Result<()> {
-        (self.epoch, self.stamped) = (Some(tick.epoch), 0);
+        (self.epoch, self.stamped, self.stamped_bytes, self.is_full) = (Some(tick.epoch), 0, 0, false);
         for partition in self.partitions.values_mut() {
             (partition.records, partition.active, partition.listed) = (0, false, false);
             partition.hash = Xxh3::new();
@@ -308,17 +315,30 @@ impl<T: EventTime> Share<T> {
         if until.is_some_and(|u| u <= state.next) {
             return Ok(Progress::Complete);
         }
-        if until.is_none() && (state.listed || is_ahead(state.newest, &self.plan)) {
-            return Ok(Progress::Wait); // its first binding holds no records; or it waits for the slower partitions
+        if until.is_none() && state.listed {
+            return Ok(Progress::Wait); // its first binding holds no records
         }
+        if until.is_none() && is_ahead(state.newest, &self.plan) {
+            // It waits for the slower partitions. Where its end is is not known meanwhile, so it can not become idle.
+            state.last = state.last.filter(|last| *last != Poll::AtEnd);
+            return Ok(Progress::Wait);
+        }
+        // What is bound is taken whole.
+        let room = if until.is_none() { Room::of(&self.plan) } else { Room::ENDLESS };
         if state.held.is_empty() {
-            let most = (*budget).min(POLL_RECORDS_MAX);
+            let most =
+                (*budget).min(POLL_RECORDS_MAX).min(usize::try_from(room.records - self.stamped).unwrap_or(usize::MAX));
             state.last = Some(self.reader.poll(index, until, most, &mut self.polled)?);
             state.held.extend(self.polled.drain(..));
         }
         let clock_limit = tick.clock.plus(self.plan.settings.future_max_ms as i64 * 1_000);
         let mut count = 0;
         while let Some(record) = state.held.front().filter(|r| until.is_none_or(|u| r.offset < u)) {
+            let bytes = weight(record);
+            if !room.has(self.stamped, self.stamped_bytes, bytes) {
+                self.is_full = true;
+                break;
+            }
             let position = Position { partition: id, offset: record.offset };
             let value = match self.decoder.decode(record) {
                 Decoded::Unresolved => break,
@@ -328,6 +348,7 @@ impl<T: EventTime> Share<T> {
             let record = state.held.pop_front().expect("the loop looked at it");
             hash_record(&mut state.hash, &record);
             (state.next, state.records) = (record.offset + 1, state.records + 1);
+            (self.stamped, self.stamped_bytes) = (self.stamped + 1, self.stamped_bytes + bytes);
             match value.and_then(|(time, v)| if time > clock_limit { Err("future_timestamp") } else { Ok((time, v)) }) {
                 Ok((time, data)) => {
                     (state.newest, state.active) = (state.newest.max(Some(time)), true);
@@ -350,10 +371,10 @@ impl<T: EventTime> Share<T> {
             count += 1;
         }
         *budget = budget.saturating_sub(count);
-        if self.stamped == 0 && count > 0 {
+        self.is_full |= self.stamped >= room.records;
+        if count > 0 && self.stamped == count as u64 {
             self.plan.control.measures.epochs.begun(tick.epoch, self.plan.environment.clock.monotonic());
         }
-        self.stamped += count as u64;
         self.plan.control.status.read(self.worker, count as u64);
         if let Some(until) = until {
             let is_proven = state.held.is_empty() && state.last == Some(Poll::AtEnd);
@@ -442,10 +463,35 @@ impl<T: EventTime> Share<T> {
     }
 }
 
+/// What a worker's share of a source may put into a live epoch.
+struct Room {
+    records: u64,
+    bytes: u64,
+}
+
+impl Room {
+    const ENDLESS: Room = Room { records: u64::MAX, bytes: u64::MAX };
+
+    fn of(plan: &Plan) -> Room {
+        let (settings, workers) = (&plan.settings, plan.workers as u64);
+        // At least one record: fewer records than workers would keep every epoch empty and the job at a stand.
+        Room { records: (settings.epoch_max_records / workers).max(1), bytes: settings.epoch_max_bytes / workers }
+    }
+
+    /// Whether a record of `bytes` fits beside what is there. A first one always does, however large.
+    fn has(&self, records: u64, bytes_before: u64, bytes: u64) -> bool {
+        records == 0 || (records < self.records && bytes_before.saturating_add(bytes) <= self.bytes)
+    }
+}
+
+/// Bytes of a record's key and value.
+fn weight(record: &Record) -> u64 {
+    [&record.key, &record.value].into_iter().flatten().map(|bytes| bytes.len() as u64).sum()
+}
+
 /// Watermark alignment (DESIGN section 4): influences only when a partition is read, never what an epoch means.
 fn is_ahead(newest: Option<Micros>, plan: &Plan) -> bool {
-    let drift = plan.settings.max_drift_ms as i64 * 1_000 + plan.settings.lateness_ms as i64 * 1_000;
-    matches!((newest, Control::watermark(&plan.control)), (Some(t), Some(w)) if t.since(w) > drift)
+    matches!((newest, Control::watermark(&plan.control)), (Some(t), Some(w)) if t.since(w) > plan.settings.drift_us())
 }
 
 /// Offset, key and value, each with its length, so that no two records share their bytes.

@@ -6,8 +6,10 @@
 
 use dataflow_core::{ChainHash, Epoch, Error, Lineage, Marker};
 use dataflow_state::checkpoint::SinkPosition;
-use std::collections::BTreeMap;
+use dataflow_state::folder::programs::Program;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// What the log holds.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +35,6 @@ pub struct CheckpointFacts {
     pub chain_in_log: Option<ChainHash>,
     /// Whose history it is.
     pub lineage: Lineage,
-    /// The job's fingerprint when it was taken.
-    pub fingerprint: String,
     /// out(s, c) by sink.
     pub last_outputs: BTreeMap<String, SinkPosition>,
 }
@@ -59,6 +59,8 @@ pub struct StartFacts {
     pub fingerprint: String,
     /// Whether another fingerprint may replay bound epochs.
     pub replay_with_new_code: bool,
+    /// Which programs bound the log's epochs, ascending.
+    pub bound_by: Vec<Program>,
     /// The log.
     pub log: LogFacts,
     /// The checkpoint, if there is one.
@@ -90,7 +92,13 @@ pub enum Doubt {
     /// The sink lacks output that the checkpoint relies on.
     SinkBehindCheckpoint { sink: String, marker: Option<Epoch>, expected: Epoch, checkpoint: Epoch },
     /// Another program, with epochs bound that the old one computed.
-    OtherFingerprint { checkpoint: Option<Epoch>, last: Epoch },
+    OtherFingerprint { restored: Epoch, last: Epoch },
+    /// Epochs are bound, and nothing says which program computed them.
+    UnknownFingerprint { restored: Epoch, last: Epoch },
+    /// The state of an operator has a version that the job can not read.
+    OtherStateVersion { operator: String, checkpoint: Epoch, stored: u16, reads: RangeInclusive<u16> },
+    /// The checkpoint holds state of operators that the job does not have.
+    DroppedState { operators: Vec<String>, checkpoint: Epoch },
 }
 
 /// Checks; on success nothing contradicts a start. A torn tail may then be cut: nothing is past it.
@@ -116,11 +124,57 @@ pub fn check(facts: &StartFacts) -> Result<(), Doubt> {
     for sink in &facts.sinks {
         check_sink(facts, sink)?;
     }
-    let changed = facts.checkpoint.as_ref().is_some_and(|c| c.fingerprint != facts.fingerprint && log.last > c.epoch);
-    if changed && !facts.replay_with_new_code {
-        return Err(Doubt::OtherFingerprint { checkpoint: facts.checkpoint.as_ref().map(|c| c.epoch), last: log.last });
+    if !facts.replay_with_new_code {
+        let restored = facts.checkpoint.as_ref().map_or(0, |c| c.epoch);
+        check_program(&facts.fingerprint, &facts.bound_by, restored, log.last)?;
     }
     Ok(())
+}
+
+/// Whether the program `fingerprint` is the one that computed all the epochs it would replay, those after `restored` up to `last`. What
+/// program made the restored state does not matter here: a changed one may go on from there.
+///
+/// # Errors
+/// When it is another one, or that is not known.
+pub fn check_program(fingerprint: &str, bound_by: &[Program], restored: Epoch, last: Epoch) -> Result<(), Doubt> {
+    if restored >= last {
+        return Ok(());
+    }
+    if bound_by.first().is_none_or(|first| first.after > restored) {
+        return Err(Doubt::UnknownFingerprint { restored, last });
+    }
+    // The last one that began at or before the restored epoch, and those that began before the last bound one.
+    let from = bound_by.partition_point(|p| p.after <= restored) - 1;
+    if bound_by[from..].iter().take_while(|p| p.after < last).any(|p| p.fingerprint != fingerprint) {
+        return Err(Doubt::OtherFingerprint { restored, last });
+    }
+    Ok(())
+}
+
+/// Whether the values that the checkpoint holds of an operator (none, if it does not know it) are of a version that the job reads. Which
+/// operators a job has is known when its graph is built: after [`check`], and before an epoch is opened.
+///
+/// # Errors
+/// When they are not.
+pub fn check_state(
+    operator: &str,
+    checkpoint: Epoch,
+    stored: Option<u16>,
+    reads: RangeInclusive<u16>,
+) -> Result<(), Doubt> {
+    match stored.filter(|version| !reads.contains(version)) {
+        Some(stored) => Err(Doubt::OtherStateVersion { operator: operator.to_owned(), checkpoint, stored, reads }),
+        None => Ok(()),
+    }
+}
+
+/// Whether the job has all operators whose state the checkpoint holds.
+///
+/// # Errors
+/// When it does not.
+pub fn check_operators(stored: &BTreeSet<&str>, job: &BTreeSet<String>, checkpoint: Epoch) -> Result<(), Doubt> {
+    let operators: Vec<String> = stored.iter().filter(|name| !job.contains(**name)).map(|s| (*s).to_owned()).collect();
+    if operators.is_empty() { Ok(()) } else { Err(Doubt::DroppedState { operators, checkpoint }) }
 }
 
 fn check_sink(facts: &StartFacts, sink: &SinkFacts) -> Result<(), Doubt> {
@@ -209,9 +263,33 @@ impl fmt::Display for Doubt {
                     "sink '{sink}' has {has}, the checkpoint of epoch {checkpoint} relies on its output of epoch {expected}"
                 )
             }
-            Doubt::OtherFingerprint { checkpoint, last } => {
-                let from = checkpoint.map_or("the beginning".to_owned(), |c| format!("epoch {c}"));
-                write!(f, "the job's code or parameters changed while epochs up to {last} are bound after {from}")
+            Doubt::OtherFingerprint { restored, last } => {
+                write!(
+                    f,
+                    "the job's code or parameters changed while epochs up to {last} are bound after epoch {restored}"
+                )
+            }
+            Doubt::UnknownFingerprint { restored, last } => {
+                write!(f, "epochs up to {last} are bound after epoch {restored}, and nothing says by which program")
+            }
+            Doubt::OtherStateVersion { operator, checkpoint, stored, reads } => {
+                let (oldest, newest) = (reads.start(), reads.end());
+                write!(
+                    f,
+                    "the state of operator '{operator}' in the checkpoint of epoch {checkpoint} has version {stored}, the job reads "
+                )?;
+                if oldest == newest {
+                    write!(f, "version {newest}")
+                } else {
+                    write!(f, "versions {oldest} to {newest}")
+                }
+            }
+            Doubt::DroppedState { operators, checkpoint } => {
+                write!(
+                    f,
+                    "the checkpoint of epoch {checkpoint} holds state of '{}', which the job does not have",
+                    operators.join("', '")
+                )
             }
         }
     }
@@ -220,8 +298,14 @@ impl fmt::Display for Doubt {
 impl From<Doubt> for Error {
     fn from(doubt: Doubt) -> Error {
         let hint = match &doubt {
-            Doubt::OtherFingerprint { .. } => {
+            Doubt::OtherFingerprint { .. } | Doubt::UnknownFingerprint { .. } => {
                 "stop the old program cleanly first (Ctrl-C), or, if it can not run any more, start with '--set runtime.replay_with_new_code=true': epochs that are already committed may then differ"
+            }
+            Doubt::OtherStateVersion { .. } => {
+                "run the program that wrote it, give the state a migration from that version, or start over with a new data folder and new outputs"
+            }
+            Doubt::DroppedState { .. } => {
+                "give renamed operators their names back, or, if their state may go, start once with '--set runtime.drop_unknown_state=true'"
             }
             Doubt::ForeignSink { .. } | Doubt::ForeignCheckpoint { .. } => {
                 "point the job at its own data folder and outputs, or start over with a new folder and new outputs"
@@ -232,7 +316,10 @@ impl From<Doubt> for Error {
         };
         let text = doubt.to_string();
         match doubt {
-            Doubt::OtherFingerprint { .. } => Error::user(text).hint(hint),
+            Doubt::OtherFingerprint { .. }
+            | Doubt::UnknownFingerprint { .. }
+            | Doubt::OtherStateVersion { .. }
+            | Doubt::DroppedState { .. } => Error::user(text).hint(hint),
             _ => Error::doubt(text).hint(hint),
         }
     }
@@ -249,6 +336,10 @@ mod tests {
         ChainHash([epoch as u8; 16])
     }
 
+    fn program(after: Epoch, fingerprint: &str) -> Program {
+        Program { after, fingerprint: fingerprint.to_owned() }
+    }
+
     fn marker(epoch: Epoch) -> Marker {
         Marker { lineage: LINEAGE, generation: Generation { number: 1, nonce: 1 }, epoch, chain: chain(epoch) }
     }
@@ -259,13 +350,13 @@ mod tests {
             lineage: LINEAGE,
             fingerprint: "f".into(),
             replay_with_new_code: false,
+            bound_by: vec![program(0, "f")],
             log: LogFacts { first: 1, last: 20, is_whole: true, torn: None },
             checkpoint: Some(CheckpointFacts {
                 epoch: 10,
                 chain: chain(10),
                 chain_in_log: Some(chain(10)),
                 lineage: LINEAGE,
-                fingerprint: "f".into(),
                 last_outputs: [("s".to_owned(), SinkPosition { last_output: 8, committed: 8, chain: Some(chain(8)) })]
                     .into(),
             }),
@@ -328,7 +419,11 @@ mod tests {
             ),
             (|f| *f = idle(Marker { chain: chain(2), ..marker(8) }), "for epoch 8 sink 's' has hash 0202"),
             (|f| *f = idle(marker(7)), "for epoch 7 sink 's' has hash 0707"),
-            (|f| f.fingerprint = "g".into(), "code or parameters changed while epochs up to 20"),
+            (
+                |f| f.fingerprint = "g".into(),
+                "code or parameters changed while epochs up to 20 are bound after epoch 10",
+            ),
+            (|f| f.bound_by.clear(), "epochs up to 20 are bound after epoch 10, and nothing says by which program"),
         ];
         for (spoil, message) in cases {
             let mut facts = sound();
@@ -336,5 +431,50 @@ mod tests {
             let said = Error::from(check(&facts).expect_err(message)).to_string();
             assert!(said.contains(message), "{said:?} lacks {message:?}");
         }
+    }
+    /// The program is that of the epochs to be replayed, whoever made the state that they are replayed from.
+    #[test]
+    fn only_the_program_that_bound_them_replays_epochs() {
+        let check = |bound_by: &[(Epoch, &str)], restored, last, expected: bool| {
+            let bound_by: Vec<Program> = bound_by.iter().map(|(after, f)| program(*after, f)).collect();
+            let found = check_program("f", &bound_by, restored, last);
+            assert_eq!(found.is_ok(), expected, "{bound_by:?} after {restored} up to {last}: {found:?}");
+        };
+        check(&[], 0, 0, true);
+        check(&[], 0, 3, false);
+        check(&[(0, "f")], 0, 3, true);
+        check(&[(0, "g")], 0, 3, false); // killed before its first checkpoint, then changed
+        check(&[(0, "g")], 3, 3, true); // stopped cleanly
+        check(&[(0, "g"), (3, "f")], 3, 9, true); // changed after a clean stop, then killed before its first checkpoint
+        check(&[(0, "f"), (3, "g")], 3, 9, false); // and back
+        check(&[(0, "g"), (3, "f")], 2, 9, false); // the newer checkpoint is damaged
+        check(&[(0, "f"), (3, "g"), (5, "f")], 2, 9, false);
+        check(&[(0, "f"), (3, "g"), (5, "f")], 5, 9, true);
+        check(&[(0, "f"), (9, "g")], 5, 9, true); // that one was only tried
+        check(&[(5, "f")], 3, 9, false); // what is not covered is not known
+        let mut told = sound();
+        (told.fingerprint, told.replay_with_new_code) = ("g".into(), true);
+        assert_eq!(super::check(&told), Ok(()));
+        let mut without_checkpoint = sound();
+        (without_checkpoint.fingerprint, without_checkpoint.checkpoint) = ("g".into(), None);
+        assert_eq!(super::check(&without_checkpoint), Err(Doubt::OtherFingerprint { restored: 0, last: 20 }));
+    }
+
+    #[test]
+    fn state_finds_its_operator_in_a_version_that_it_reads() {
+        assert_eq!(check_state("a", 7, None, 3..=3), Ok(()));
+        assert_eq!(check_state("a", 7, Some(3), 3..=3), Ok(()));
+        assert_eq!(check_state("a", 7, Some(2), 2..=3), Ok(()));
+        for (stored, reads, message) in [
+            (2, 3..=3, "has version 2, the job reads version 3"),
+            (4, 2..=3, "has version 4, the job reads versions 2 to 3"),
+        ] {
+            let said = Error::from(check_state("a", 7, Some(stored), reads).unwrap_err()).to_string();
+            assert!(said.contains("operator 'a' in the checkpoint of epoch 7") && said.contains(message), "{said}");
+        }
+        let job = ["a".to_owned(), "new".to_owned()].into();
+        assert_eq!(check_operators(&["a"].into(), &job, 7), Ok(()));
+        let said = Error::from(check_operators(&["a", "b", "c"].into(), &job, 7).unwrap_err()).to_string();
+        assert!(said.contains("holds state of 'b', 'c'") && said.contains("runtime.drop_unknown_state=true"), "{said}");
     }
 }

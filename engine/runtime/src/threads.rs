@@ -54,10 +54,9 @@ pub fn run(plan: Arc<Plan>, build: impl Fn(&mut JobScope<'_>) -> Result<()> + Se
 pub fn install(worker: &mut Worker, plan: &Arc<Plan>, build: &dyn Fn(&mut JobScope<'_>) -> Result<()>) {
     worker.dataflow::<u64, _, _>(|scope| {
         let mut job = JobScope::new(scope, plan.clone());
-        match build(&mut job) {
-            Ok(()) => job.finish(),
-            // Not finished: after a gap the workers' channels would not be the same ones.
-            Err(error) => plan.control.fail(error),
+        // Not finished after an error: after a gap the workers' channels would not be the same ones.
+        if let Err(error) = build(&mut job).and_then(|()| job.finish()) {
+            plan.control.fail(error);
         }
     });
 }

@@ -11,8 +11,8 @@ const LOGINS: i64 = 12_000;
 /// Between two logins of partition 0, which sets the watermark, and of partition 1, which could run ahead of it.
 const STEPS_MS: [i64; 2] = [10, 100];
 const LATENESS_MS: i64 = 5_000;
-/// A partition is looked at before a poll, and a poll brings at most so many records.
-const POLL_RECORDS: i64 = 1_024;
+/// A partition is looked at before a poll, and a poll brings at most an epoch's records.
+const EPOCH_RECORDS: i64 = 512;
 
 fn input(folder: &Path) {
     fs::create_dir(folder).unwrap();
@@ -51,7 +51,7 @@ fn run(folder: &Path, input: &Path, name: &str, max_drift_ms: i64) -> (i64, usiz
         // Partition 0 ends first, and holds the watermark back until it counts as idle.
         "runtime.idle_timeout_ms=100".to_owned(),
         "runtime.tick_min_ms=1".to_owned(),
-        "runtime.epoch_max_records=512".to_owned(),
+        format!("runtime.epoch_max_records={EPOCH_RECORDS}"),
     ] {
         command.args(["--set", &setting]);
     }
@@ -78,7 +78,7 @@ fn a_partition_far_ahead_waits_for_the_slower_ones() {
     self::input(&input);
     let max_drift_ms = 20_000;
     // One poll beyond the limit, and one before there is a watermark to be ahead of.
-    let bound = max_drift_ms + LATENESS_MS + 2 * POLL_RECORDS * STEPS_MS[1];
+    let bound = max_drift_ms + 2 * EPOCH_RECORDS * STEPS_MS[1];
     let (aligned, rows) = run(folder.path(), &input, "aligned", max_drift_ms);
     assert!(aligned <= bound, "{aligned} ms ahead, {bound} allowed");
     let (free, rows_of_free) = run(folder.path(), &input, "free", 1 << 40);

@@ -250,6 +250,30 @@ fn a_damaged_checkpoint_is_passed_over_loudly() {
     }
 }
 
+/// What was said with the old parameters stands, and the epochs that it was said in would be computed again with the new ones.
+#[test]
+fn changed_parameters_are_refused_though_there_is_no_checkpoint_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let never = "runtime.checkpoint_interval_ms=600000";
+    let job = embedded(&data, &[never]);
+    let mut life = job.start(&[]);
+    life.wait("output", |s| s["epoch_committed"].as_u64().unwrap() > 20 && s["raised"].as_u64().unwrap() > 0);
+    assert!(life.kill_after(std::time::Duration::ZERO));
+    assert!(!data.join("checkpoints/manifests").is_dir() || sorted(&data.join("checkpoints/manifests")).is_empty());
+
+    let changed = embedded(&data, &[never, "emit=final"]);
+    let parts =
+        ["code or parameters changed while epochs up to", "are bound after epoch 0", "stop the old program cleanly"];
+    for verb in ["check", "run"] {
+        changed.say(&[verb], &[]).failed(2, &parts);
+    }
+    embedded(&data, &[never, "emit=final", "runtime.replay_with_new_code=true"]).say(&["check"], &[]).ok();
+    job.start(&["--seconds", "1"]).end().ok();
+    job.check(false);
+    changed.say(&["check"], &[]).ok();
+}
+
 /// A sink that the checkpoint does not know begins with what comes after it.
 #[test]
 fn a_sink_is_added() {

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How far back a finding looks.
 const WINDOW: i64 = 12;
@@ -335,4 +337,70 @@ fn what_stands_is_what_a_full_recomputation_says() {
     assert!(seen.withdrawn > 0 && seen.duplicates > 0 && seen.replaced > 0 && seen.rungs_most > 1, "{seen:?}");
     assert!(seen.restarted_with_pending > 0 && seen.dropped > 0 && seen.released > 0, "{seen:?}");
     assert!(seen.changed_with_pending > 0 && seen.flipped > 0, "{seen:?}");
+}
+
+/// [`Counting`], whose steps are counted.
+#[derive(Clone)]
+struct Stepping {
+    rules: Counting,
+    steps: Arc<AtomicUsize>,
+}
+
+impl Rules for Stepping {
+    type Event = u8;
+    type History = History;
+    type Finding = Finding;
+
+    fn key(&self, event: &u8, out: &mut Vec<u8>) -> bool {
+        self.rules.key(event, out)
+    }
+    fn same(&self, one: &u8, other: &u8) -> bool {
+        self.rules.same(one, other)
+    }
+    fn step(&self, history: &mut History, event: &Event, out: &mut Vec<Finding>) {
+        self.steps.fetch_add(1, Relaxed);
+        self.rules.step(history, event, out);
+    }
+    fn expires(&self, history: &History) -> Micros {
+        self.rules.expires(history)
+    }
+    fn about(&self, finding: &Finding) -> (Micros, Position) {
+        self.rules.about(finding)
+    }
+    fn label(&self, finding: &Finding) -> &'static str {
+        self.rules.label(finding)
+    }
+    fn event_weight(&self, event: &u8) -> usize {
+        self.rules.event_weight(event)
+    }
+}
+
+/// An event of an epoch costs the changed suffix of what is pending, and at most the way from a rung to it; one in order costs itself.
+#[test]
+fn judging_costs_the_changed_suffix() {
+    const PENDING: usize = 40 * RUNG_EVERY;
+    let steps = Arc::new(AtomicUsize::new(0));
+    let rules = Stepping { rules: Counting { program: 0 }, steps: steps.clone() };
+    let mut state = KeyState::<Stepping>::default();
+    let mut offset = 0;
+    let mut cost = |time: i64| {
+        offset += 1;
+        let position = Position { partition: Partition { source: SourceId(0), index: 0 }, offset };
+        steps.store(0, Relaxed);
+        let (inserted, at) = state.insert(&rules, Stamped { time: Micros(time), position, data: 1 });
+        assert_eq!(inserted, Inserted::New);
+        state.judge(&rules, at, &mut Vec::new(), &mut Vec::new());
+        state.seal(&rules, true);
+        (steps.load(Relaxed), state.pending.len() - at)
+    };
+    for time in 0..PENDING as i64 {
+        assert_eq!(cost(1_000 * time), (1, 1), "in order");
+    }
+    // Late by little and by much, beside a rung and between two, and again where the rungs were made anew.
+    let mut twice = 0i64..;
+    for back in [1, 2, 31, 32, 33, 500, 1_000, 1_279, 1_000, 40, 1] {
+        let (steps, suffix) = cost(1_000 * (PENDING as i64 - back) - 500 + twice.next().expect("endless"));
+        assert!(suffix as i64 >= back && suffix <= steps, "{back} back: {steps} steps for a suffix of {suffix}");
+        assert!(steps < RUNG_EVERY + suffix, "{back} back: {steps} steps for a suffix of {suffix}");
+    }
 }

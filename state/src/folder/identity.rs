@@ -65,13 +65,13 @@ pub fn next_generation(storage: &dyn Storage, random: &dyn Random) -> Result<Gen
     Ok(generation)
 }
 
-fn store<T: Serialize>(storage: &dyn Storage, name: &str, value: &T) -> Result<()> {
+pub(super) fn store<T: Serialize>(storage: &dyn Storage, name: &str, value: &T) -> Result<()> {
     let json = serde_json::to_string(value).map_err(|e| Error::us(format!("cannot write '{name}'")).because(e))?;
     let text = format!("{json}\n{:08x}\n", crc32c::crc32c(json.as_bytes()));
     replace_file(storage, "", name, text.as_bytes())
 }
 
-fn load<T: DeserializeOwned>(storage: &dyn Storage, name: &str) -> Result<Option<T>> {
+pub(super) fn load<T: DeserializeOwned>(storage: &dyn Storage, name: &str) -> Result<Option<T>> {
     if storage.length(name)?.is_none() {
         return Ok(None);
     }

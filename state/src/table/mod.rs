@@ -29,6 +29,9 @@ pub trait StateValue: Default {
     /// The version of the encoding. Rises when old bytes would decode to something else.
     const VERSION: u16;
 
+    /// The oldest version that [`StateValue::migrate`] reads. A checkpoint with an older one is refused at the start.
+    const READS_FROM: u16 = Self::VERSION;
+
     /// Appends the encoding. Equal values give equal bytes.
     fn encode(&self, out: &mut Vec<u8>);
 

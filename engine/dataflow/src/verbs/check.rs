@@ -4,7 +4,8 @@ use crate::command::{JobArgs, Output};
 use crate::job::JobFile;
 use crate::wiring::{self, Options};
 use dataflow_core::{Error, Result, Storage};
-use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS};
+use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS, bound_by};
+use dataflow_runtime::start::check_program;
 use dataflow_runtime::threads;
 use dataflow_state::binding_log::{self, Tail};
 use dataflow_state::checkpoint::CheckpointStore;
@@ -46,13 +47,11 @@ pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()>
                 ))
                 .hint("wire the same sources, or start over with another --data folder"));
             }
-            if manifest.fingerprint != wired.setup.fingerprint
-                && !scan.rows.is_empty()
-                && !wired.setup.settings.replay_with_new_code
-            {
-                return Err(Error::user(format!("checking job '{}': its code or parameters changed, and {} epochs are bound after its last checkpoint", job.name, scan.rows.len()))
-                    .hint("stop the old program cleanly first, or start with '--set runtime.replay_with_new_code=true'"));
-            }
+        }
+        if !wired.setup.settings.replay_with_new_code {
+            let bound_by = bound_by(&*storage, manifest.as_ref())?;
+            let restored = manifest.as_ref().map_or(0, |m| m.epoch);
+            check_program(&wired.setup.fingerprint, &bound_by, restored, scan.last)?;
         }
     }
     match output {
