@@ -9,7 +9,7 @@ mod health;
 mod watch;
 
 pub(crate) use graph::nodes;
-pub(crate) use health::is_ready;
+pub(crate) use health::{is_ready, state};
 
 use crate::metrics::Exporter;
 use crate::wiring::Topics;
