@@ -67,9 +67,12 @@ impl Profile {
     /// # Errors
     /// As there.
     pub fn parse(text: &str, file: &str, folder: PathBuf, name: Option<&str>, set: &[String]) -> Result<Profile> {
-        let mut all: Table = text
-            .parse()
-            .map_err(|cause: toml::de::Error| Error::user(format!("reading the settings '{file}'")).because(cause))?;
+        let mut all: Table = text.parse().map_err(|cause: toml::de::Error| {
+            // Not the line itself: there may be a secret in it, whatever we say about references.
+            let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Error::user(format!("reading the settings '{file}', line {line}: {}", cause.message()))
+        })?;
         refuse_unknown(all.keys(), TOP.iter().copied(), &format!("'{file}'"))?;
         let name = match (name, all.remove("default_profile")) {
             (Some(name), _) => name.to_owned(),

@@ -95,6 +95,10 @@ fn a_typo_shuts_nobody_out() {
         let status = crate::process::status(data.path()).unwrap();
         assert_eq!((&status["state"], &status["failure"]["fault"]), (&"failed".into(), &"user".into()), "{status}");
     }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    job.say(&["run"], &["--page", &port]).failed(2, &["the live page on port", "--page"]);
+    assert!(kept() == before, "a port that is taken");
     job.start(&[]).end().ok();
     job.check(true);
 }

@@ -88,6 +88,12 @@ fn what_is_wrong_is_named_with_what_is_right() {
 }
 
 #[test]
+fn an_error_of_syntax_shows_no_line_of_the_file() {
+    let said = Profile::parse("a = 1\npassword = hush\n", "t.toml", PathBuf::new(), None, &[]).unwrap_err().to_string();
+    assert!(said.contains("'t.toml', line 2") && !said.contains("hush"), "{said}");
+}
+
+#[test]
 fn sections_of_another_shape_are_refused() {
     let check = |right: &str, wrong: &str, parts: &[&str]| {
         assert!(TEXT.contains(right));
@@ -102,4 +108,5 @@ fn sections_of_another_shape_are_refused() {
     check("data = \"data\"", "runtme = 7", &["'runtme'", "did you mean 'runtime'?"]);
     check("data = \"data\"", "state = 7", &["'state'", "integer", "a table"]);
     check("[params]", "export = true\n    [params]", &["'export'"]);
+    check("[params]", "[params", &["'t.toml', line 3:"]);
 }

@@ -49,6 +49,7 @@ fn run_in(
     let options = Options { workers: args.workers, until_end: args.until_end };
     let wired = wiring::wire(job, profile, &environment, &storage, folder.path(), &options)?;
     rehearse(job, &wired, &storage, &wired.setup.live)?;
+    let listening = args.page.map(page::listen).transpose()?;
     // Before the job is prepared: what is measured asks for the recorder once.
     let exporter = args.page.map(|_| Exporter::install(wired.kafka.clone()).map(Arc::new)).transpose()?;
     let plan = prepare(wired.setup)?;
@@ -71,8 +72,8 @@ fn run_in(
         terminal: Terminal::new(output),
     };
     environment.spawner.spawn("status", Box::new(watch));
-    if let (Some(port), Some(exporter)) = (args.page, exporter) {
-        let address = page::serve(port, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter)?;
+    if let (Some((listener, address)), Some(exporter)) = (listening, exporter) {
+        page::serve(listener, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter);
         eprintln!("live page: http://{address}");
     }
     let graph = wired.job;
