@@ -45,10 +45,12 @@ test: build-notice ## all tests that need no services
 planted: build-notice ## each deliberate bug is caught by its test
 	cargo test --package dataflow-sim --features planted-bugs --test planted
 
-install: build-notice ## puts the command `dataflow` into PREFIX/bin (default: ~/.local)
+install: build-notice ## puts the commands `dataflow` and `loadgen` into PREFIX/bin (default: ~/.local)
 	cargo build --package dataflow-cli
+	cargo build --package dataflow-loadgen
 	install -D -m 755 "$(binary)" "$(DESTDIR)$(PREFIX)/bin/dataflow"
-	@echo "installed $(DESTDIR)$(PREFIX)/bin/dataflow"
+	install -D -m 755 "$(dir $(binary))loadgen" "$(DESTDIR)$(PREFIX)/bin/loadgen"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/dataflow and $(DESTDIR)$(PREFIX)/bin/loadgen"
 
 e2e: ## the shipped binary against real Kafka, killed at random (E2E_ARGS="--events 6000 --kills 4")
 	@$(MAKE) --no-print-directory build-notice E2E=1

@@ -1,33 +1,58 @@
 //! `loadgen`: writes the made-up logins to a folder or to Kafka, and their geography.
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
-use dataflow_core::{Clock, Error, Micros};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dataflow_core::{Clock, Error, Micros, Result};
 use dataflow_loadgen::geography;
 use dataflow_loadgen::logins::{Kind, Settings, Traffic};
 use dataflow_loadgen::output::kafka::KafkaSettings;
 use dataflow_loadgen::output::{Summary, case_folder, kafka, write_labels};
+use serde::Serialize;
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, or stopped by a first Ctrl-C with everything written; 2 the command line is wrong; 3 something \
+outside failed (broker, registry, disk); 70 a defect; 130 stopped at once by a second Ctrl-C.";
 
 /// Seeded, realistic traffic for the login job.
 #[derive(Parser)]
-#[command(name = "loadgen", version, about)]
+#[command(name = "loadgen", version, about, after_help = EXIT_CODES)]
 struct Arguments {
+    /// How the closing summary and errors are printed.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: Output,
     #[command(subcommand)]
     verb: Verb,
 }
 
+/// How the closing summary and errors are printed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What a shell reports for a process that ended by Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
 #[derive(Subcommand)]
 enum Verb {
-    /// Login events with attacks among them, to a folder or to Kafka.
+    /// Login events with attacks among them, to a folder or to Kafka. Without --count or --seconds, to Kafka until Ctrl-C.
     #[command(after_help = "Examples:\n  loadgen logins --count 1000 --out /tmp/case\n  \
-        loadgen logins --rate 5000 --seconds 60 --kafka localhost:9092 --registry http://localhost:8081 --labels labels.ndjson")]
+        loadgen logins --rate 5000 --seconds 60 --kafka localhost:9092 --registry http://localhost:8081 --labels labels.ndjson\n\n\
+        Exit codes: see loadgen --help.")]
     Logins(Box<Logins>),
     /// The IP geography of the made-up addresses, as CSV.
-    #[command(after_help = "Example:\n  loadgen geo --out ip_geo.csv")]
+    #[command(after_help = "Example:\n  loadgen geo --out ip_geo.csv\n\nExit codes: see loadgen --help.")]
     Geo {
         /// The file; standard output without.
         #[arg(long)]
@@ -177,7 +202,19 @@ impl Clock for Machine {
     }
 }
 
-fn logins(arguments: &Logins) -> Result<()> {
+/// Set by the first Ctrl-C; the second ends the process at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: a signal that finds the wish to stop there already ends the process.
+        let listening = signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
+        listening.map_err(|cause| Error::us("listen for signals").because(cause))?;
+    }
+    Ok(stop)
+}
+
+fn logins(arguments: &Logins, output: Output) -> Result<()> {
     let clock = Machine::new();
     let traffic = Traffic::new(arguments.settings(&clock))?;
     let summary = match (&arguments.out, &arguments.kafka) {
@@ -185,57 +222,78 @@ fn logins(arguments: &Logins) -> Result<()> {
         (None, Some(brokers)) => {
             let settings = KafkaSettings {
                 brokers: brokers.clone(),
-                registry: arguments.registry.clone().context("--kafka needs --registry")?,
+                registry: arguments.registry.clone().expect("the command line asks for it with --kafka"),
                 topic: arguments.topic.clone(),
                 paced: !arguments.bulk,
                 properties: arguments.property.iter().cloned().collect(),
             };
             let mut said = Duration::ZERO;
-            kafka::produce(&traffic, &settings, &clock, |records| {
+            let stop = stop_on_signals()?;
+            kafka::produce(&traffic, &settings, &clock, &stop, |records| {
                 if clock.monotonic() >= said + Duration::from_secs(5) {
                     said = clock.monotonic();
                     eprintln!("{records} records after {:.0} s", said.as_secs_f64());
                 }
             })?
         }
-        (None, None) => return Err(Error::user("write logins nowhere").hint("say --out or --kafka").into()),
+        (None, None) => return Err(Error::user("write logins nowhere").hint("say --out or --kafka")),
     };
     if let Some(path) = &arguments.labels {
         write_labels(&summary.labels, path)?;
     }
-    report(&summary, clock.monotonic());
+    report(&summary, clock.monotonic(), output);
     Ok(())
 }
 
-fn report(summary: &Summary, took: Duration) {
-    println!("{} records in {:.1} s", summary.records.iter().sum::<u64>(), took.as_secs_f64());
-    let mut kinds: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+fn report(summary: &Summary, took: Duration, output: Output) {
+    let records: u64 = summary.records.iter().sum();
+    let mut attacks: BTreeMap<&str, Attacks> = BTreeMap::new();
     for label in &summary.labels {
-        let (all, complete) = kinds.entry(&label.detector).or_default();
-        *all += 1;
-        *complete += u64::from(label.complete);
+        let of_detector = attacks.entry(&label.detector).or_default();
+        of_detector.all += 1;
+        of_detector.complete += u64::from(label.complete);
     }
-    for (detector, (all, complete)) in kinds {
+    if output == Output::Json {
+        let seconds = took.as_secs_f64();
+        let of_partitions = &summary.records;
+        println!(
+            "{}",
+            json!({"records": records, "of_partitions": of_partitions, "seconds": seconds, "attacks": attacks})
+        );
+        return;
+    }
+    println!("{records} records in {:.1} s", took.as_secs_f64());
+    for (detector, Attacks { all, complete }) in attacks {
         println!("{all} attacks for {detector}, {complete} of them complete");
     }
 }
 
+/// Attacks that a detector is to catch.
+#[derive(Default, Serialize)]
+struct Attacks {
+    all: u64,
+    /// Those of which every event was written.
+    complete: u64,
+}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().verb {
-        Verb::Logins(arguments) => logins(&arguments),
-        Verb::Geo { out: Some(out) } => {
-            std::fs::write(&out, geography::csv()).with_context(|| format!("write '{}'", out.display()))
-        }
-        Verb::Geo { out: None } => {
-            print!("{}", geography::csv());
-            Ok(())
-        }
+    let Arguments { output, verb } = Arguments::parse();
+    let result = match verb {
+        Verb::Logins(arguments) => logins(&arguments, output),
+        Verb::Geo { out: Some(out) } => std::fs::write(&out, geography::csv())
+            .map_err(|cause| Error::outside(format!("write '{}'", out.display())).because(cause)),
+        Verb::Geo { out: None } => std::io::stdout()
+            .write_all(geography::csv().as_bytes())
+            .map_err(|cause| Error::outside("write to standard output").because(cause)),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    match error.downcast_ref::<Error>() {
-        // It says its cause itself.
-        Some(error) => eprintln!("error: {error}"),
-        None => eprintln!("error: {error:#}"),
+    let code = error.fault.exit_code();
+    match output {
+        Output::Text => eprintln!("error: {error}"),
+        Output::Json => {
+            let fault = format!("{:?}", error.fault).to_lowercase();
+            eprintln!("{}", json!({"error": error.to_string(), "fault": fault, "exit_code": code}));
+        }
     }
-    ExitCode::from(error.downcast_ref::<Error>().map_or(3, |e| e.fault.exit_code()))
+    ExitCode::from(code)
 }

@@ -2,10 +2,11 @@
 //!
 //! The lock is `flock` on the file `LOCK`: the kernel frees it with the process, however that ends, so a stale lock
 //! file is harmless. The file holds the owner's process id, for the message that the next one gets. A folder that can not be
-//! written is refused here, with the reason, before anything else is tried. Who the job is lies in [`identity`], which
-//! programs bound its epochs in [`programs`].
+//! written, or whose files are another user's, is refused here, with the reason, before anything else is tried. Who the job is lies in
+//! [`identity`], which programs bound its epochs in [`programs`].
 
 pub mod identity;
+mod owner;
 pub mod programs;
 
 use crate::storage::{LocalStorage, explained};
@@ -30,10 +31,12 @@ impl DataFolder {
     /// Creates the folder when it is absent, and locks it.
     ///
     /// # Errors
-    /// When another process holds it (the error names its id), or it can not be created or written, with the reason.
+    /// When another process holds it (the error names its id), its files are another user's (the error names both), or it can not be
+    /// created or written, with the reason.
     pub fn open(path: impl Into<PathBuf>) -> Result<DataFolder> {
         let path: PathBuf = path.into();
         std::fs::create_dir_all(&path).map_err(explained("create the data folder", &path))?;
+        owner::check(&path)?;
         let name = path.join(LOCK);
         let mut lock = OpenOptions::new()
             .read(true)

@@ -4,9 +4,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataflow_core::Epoch;
 use std::path::PathBuf;
 
+/// They hold for every verb, also when the command line itself is wrong.
 const EXIT_CODES: &str = "Exit codes: 0 done; 2 the command line, a settings file or a job file is wrong; 3 something outside failed \
 (broker, registry, disk); 4 log, checkpoint and sinks contradict each other, nothing was written; 5 another generation of the job has taken \
 over; 70 a defect of the engine; 130 stopped at once by a second Ctrl-C.";
+
+/// What stands below a verb's options.
+fn help(example: &str) -> String {
+    format!("{example}\n\n{EXIT_CODES}")
+}
 
 /// A stream-first dataflow engine: exactly-once jobs in one file.
 #[derive(Debug, Parser)]
@@ -47,21 +53,19 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run a job in this process until its input ends or Ctrl-C: the first ends it at a checkpoint, the second at once.
-    #[command(
-        after_help = "Example: dataflow run jobs/login_anomalies.rs --profile local --workers 2 --set emit=final"
-    )]
+    #[command(after_help = help("Example: dataflow run jobs/login_anomalies.rs --profile local --workers 2 --set emit=final"))]
     Run(RunArgs),
-    /// Check a job's settings, and that it can go on from its state. Touches nothing.
-    #[command(after_help = "Example: dataflow check jobs/login_anomalies.rs --profile local")]
+    /// Check a job's settings, that its graph builds from them, and that it can go on from its state. Touches nothing.
+    #[command(after_help = help("Example: dataflow check jobs/login_anomalies.rs --profile local"))]
     Check(JobArgs),
     /// Print committed rows of a local log, one JSON object a line.
-    #[command(after_help = "Example: dataflow tail jobs/login_anomalies.rs login-anomalies --follow | jq .reason")]
+    #[command(after_help = help("Example: dataflow tail jobs/login_anomalies.rs login-anomalies --follow | jq .reason"))]
     Tail(TailArgs),
     /// The binding log: what each epoch is.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = EXIT_CODES)]
     Bindings(BindingsVerb),
     /// The checkpoints of a job.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = EXIT_CODES)]
     Checkpoints(CheckpointsVerb),
 }
 
@@ -73,7 +77,8 @@ pub struct JobArgs {
     /// A profile of the settings; the file names the default.
     #[arg(long, short)]
     pub profile: Option<String>,
-    /// Set a variable, a parameter or a setting by its path: emit=final, runtime.tick_min_ms=1.
+    /// Set a variable, a parameter or a setting by its path: emit=final, runtime.tick_min_ms=1. A part with a dot stands in quotes:
+    /// 'sinks.alerts.client."sasl.username"=me'. A relative path starts here, one in the settings file at that file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// The data folder: bindings, checkpoints, schemas, live state.
@@ -118,7 +123,7 @@ pub struct TailArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum BindingsVerb {
     /// Print the epochs as a bindings file: what each one read, its clock, idle partitions, watermark.
-    #[command(after_help = "Example: dataflow bindings export jobs/login_anomalies.rs --from 100 > bindings.ndjson")]
+    #[command(after_help = help("Example: dataflow bindings export jobs/login_anomalies.rs --from 100 > bindings.ndjson"))]
     Export {
         /// The job.
         #[command(flatten)]
@@ -136,10 +141,10 @@ pub enum BindingsVerb {
 #[derive(Clone, Debug, Subcommand)]
 pub enum CheckpointsVerb {
     /// List them, newest first.
-    #[command(after_help = "Example: dataflow checkpoints list jobs/login_anomalies.rs")]
+    #[command(after_help = help("Example: dataflow checkpoints list jobs/login_anomalies.rs"))]
     List(JobArgs),
     /// Read every file of every checkpoint and compare its hash.
-    #[command(after_help = "Example: dataflow checkpoints verify jobs/login_anomalies.rs --output json")]
+    #[command(after_help = help("Example: dataflow checkpoints verify jobs/login_anomalies.rs --output json"))]
     Verify(JobArgs),
 }
 

@@ -4,8 +4,9 @@ use crate::wiring::{Decoders, Topics};
 use dataflow_core::{DeadLetter, Epoch, Error, EventTime, OutputRow, Result, Stamped, TopicId};
 use dataflow_runtime::job::JobScope;
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -27,6 +28,16 @@ pub(crate) struct JobWiring {
     pub(crate) params: toml::Table,
     pub(crate) topics: Topics,
     pub(crate) decoders: Arc<Decoders>,
+    /// What the graph asked for while it was built.
+    pub(crate) asked: Arc<Mutex<Asked>>,
+}
+
+/// Names that a job's build function used.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) params: BTreeSet<String>,
+    pub(crate) sources: BTreeSet<String>,
+    pub(crate) topics: BTreeSet<String>,
 }
 
 /// The scope of a job under construction, on one worker.
@@ -53,10 +64,13 @@ impl<'a, 's> Job<'a, 's> {
     /// # Errors
     /// When it is missing or no `T`.
     pub fn param<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        self.asked(|asked| &mut asked.params, name);
         let params = &self.wiring.params;
-        let value = params
-            .get(name)
-            .ok_or_else(|| crate::profile::unknown("parameter", name, params.keys().map(String::as_str), "[params]"))?;
+        let value = params.get(name).ok_or_else(|| {
+            let given = params.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            Error::user(format!("reading parameter '{name}', which the job asks for: [params] does not set it"))
+                .hint(format!("set it there; what it sets now: {given}"))
+        })?;
         let text = value.to_string();
         value.clone().try_into().map_err(|cause: toml::de::Error| {
             Error::user(format!("reading parameter '{name}' = {text}: {}", cause.message()))
@@ -71,6 +85,7 @@ impl<'a, 's> Job<'a, 's> {
     where
         T: EventTime + Clone + Serialize + DeserializeOwned + Send + 'static,
     {
+        self.asked(|asked| &mut asked.sources, name);
         let decoder = self.wiring.decoders.open::<T>(name, schema)?;
         let (records, dead) = self.scope.source(name, decoder)?;
         Ok(Input { records, dead })
@@ -86,6 +101,7 @@ impl<'a, 's> Job<'a, 's> {
         items: StreamVec<'s, Epoch, D>,
         row: impl Fn(TopicId, &D) -> OutputRow + 'static,
     ) -> Result<()> {
+        self.asked(|asked| &mut asked.topics, topic);
         let (sink, id) = self.wiring.topics.get(topic).ok_or_else(|| {
             crate::profile::unknown(
                 "topic",
@@ -108,6 +124,10 @@ impl<'a, 's> Job<'a, 's> {
             },
         );
         self.scope.write(sink, rows)
+    }
+
+    fn asked(&self, of: impl FnOnce(&mut Asked) -> &mut BTreeSet<String>, name: &str) {
+        of(&mut self.wiring.asked.lock().expect("no holder panics")).insert(name.to_owned());
     }
 }
 

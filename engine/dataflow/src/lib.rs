@@ -15,6 +15,8 @@ mod logs;
 mod metrics;
 mod page;
 pub mod profile;
+mod rehearsal;
+mod status;
 mod terminal;
 mod verbs;
 mod wiring;
@@ -58,7 +60,7 @@ pub fn report(result: dataflow_core::Result<()>, output: command::Output) -> Exi
             match output {
                 command::Output::Text => eprintln!("dataflow: {error}"),
                 command::Output::Json => {
-                    let fault = format!("{:?}", error.fault).to_lowercase();
+                    let fault = status::fault(&error);
                     eprintln!("{}", serde_json::json!({"error": error.to_string(), "fault": fault, "exit_code": code}));
                 }
             }

@@ -11,17 +11,26 @@
 //! brokers = "${env:KAFKA_BROKERS}"
 //! ```
 //!
-//! A key that nothing reads is refused with the nearest right one: a misspelt setting never passes in silence.
+//! A key that nothing reads is refused with the nearest right one, a value of another type by its key: a misspelt setting never passes
+//! in silence. A relative path in the file starts at the file; one that came by `--set` or from the environment, where the program runs.
+
+mod keys;
+
+pub use keys::{refuse_unknown, typed, unknown};
 
 use dataflow_core::{Error, Result};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The sections of a profile.
 const SECTIONS: [&str; 9] = ["data", "workers", "vars", "params", "runtime", "state", "sources", "tables", "sinks"];
+/// Those that are one value.
+const VALUES: [&str; 2] = ["data", "workers"];
+/// Those whose entries are tables with names of their own.
+const NAMED: [&str; 3] = ["sources", "tables", "sinks"];
 /// The keys of the file.
-const TOP: [&str; 4] = ["default_profile", "params", "profiles", "export"];
+const TOP: [&str; 3] = ["default_profile", "params", "profiles"];
 
 /// The settings of one profile, ready to be wired.
 #[derive(Clone, Debug)]
@@ -29,9 +38,11 @@ pub struct Profile {
     /// Its name.
     pub name: String,
     /// The folder of the settings file, which relative paths in it start from.
-    pub folder: PathBuf,
+    folder: PathBuf,
     content: Table,
     file: String,
+    /// What came by `--set`.
+    set: Vec<Vec<String>>,
 }
 
 impl Profile {
@@ -56,31 +67,39 @@ impl Profile {
     /// # Errors
     /// As there.
     pub fn parse(text: &str, file: &str, folder: PathBuf, name: Option<&str>, set: &[String]) -> Result<Profile> {
-        let mut all: Table = text
-            .parse()
-            .map_err(|cause: toml::de::Error| Error::user(format!("reading the settings '{file}'")).because(cause))?;
+        let mut all: Table = text.parse().map_err(|cause: toml::de::Error| {
+            // Not the line itself: there may be a secret in it, whatever we say about references.
+            let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Error::user(format!("reading the settings '{file}', line {line}: {}", cause.message()))
+        })?;
         refuse_unknown(all.keys(), TOP.iter().copied(), &format!("'{file}'"))?;
-        let default = all.get("default_profile").and_then(Value::as_str).unwrap_or("default").to_owned();
-        let name = name.unwrap_or(&default).to_owned();
-        let shared = all.remove("params").and_then(|v| v.try_into::<Table>().ok()).unwrap_or_default();
-        let Some(Value::Table(mut profiles)) = all.remove("profiles") else {
-            return Err(Error::user(format!("reading the settings '{file}': there is no [profiles.NAME]")));
+        let name = match (name, all.remove("default_profile")) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(Value::String(name))) => name,
+            (None, None) => "default".to_owned(),
+            (None, Some(other)) => return Err(not("a text", "default_profile", file, &other)),
         };
+        let shared = table(all.remove("params"), "params", file)?;
+        let mut profiles = table(all.remove("profiles"), "profiles", file)?;
+        if profiles.is_empty() {
+            return Err(Error::user(format!("reading the settings '{file}': there is no [profiles.NAME]")));
+        }
         let known: Vec<String> = profiles.keys().cloned().collect();
-        let Some(Value::Table(mut content)) = profiles.remove(&name) else {
+        let Some(content) = profiles.remove(&name) else {
             return Err(unknown("profile", &name, known.iter().map(String::as_str), &format!("'{file}'")));
         };
-        refuse_unknown(content.keys(), SECTIONS.iter().copied(), &format!("profile '{name}' of '{file}'"))?;
-        let params = content.entry("params").or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(params) = params {
-            for (key, value) in shared {
-                params.entry(key).or_insert(value);
-            }
+        let mut content = table(Some(content), &format!("profiles.{name}"), file)?;
+        let mut params = table(content.remove("params"), "params", file)?;
+        for (key, value) in shared {
+            params.entry(key).or_insert(value);
         }
-        let mut profile = Profile { name, folder, content, file: file.to_owned() };
+        content.insert("params".to_owned(), Value::Table(params));
+        let mut profile = Profile { name, folder, content, file: file.to_owned(), set: Vec::new() };
         for assignment in set {
             profile.set(assignment)?;
         }
+        profile.check()?;
         Ok(profile)
     }
 
@@ -89,44 +108,72 @@ impl Profile {
         let (key, text) = assignment.split_once('=').ok_or_else(|| {
             Error::user(format!("reading '--set {assignment}': there is no '='")).hint("write --set KEY=VALUE")
         })?;
-        let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-        let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
-        for section in ["vars", "params"] {
-            if let Some(Value::Table(table)) = self.content.get_mut(section).filter(|t| t.get(key).is_some()) {
-                // A variable is text, whatever it looks like.
-                let value = if section == "vars" { Value::String(text.to_owned()) } else { value };
-                table.insert(key.to_owned(), value);
-                return Ok(());
-            }
+        let mut path = keys::path_of(key)?;
+        if let [name] = &*path {
+            let has = |section: &str| self.content.get(section).is_some_and(|t| t.get(name).is_some());
+            let section = ["vars", "params"].into_iter().find(|section| has(section));
+            path.splice(0..0, section.map(str::to_owned));
         }
-        let mut path: Vec<&str> = key.split('.').collect();
-        let last = path.pop().unwrap_or_default();
-        if path.is_empty() && !["workers", "data"].contains(&last) {
+        if path.len() == 1 && !VALUES.contains(&&*path[0]) {
             let names =
                 ["vars", "params"].iter().filter_map(|s| self.content.get(*s)?.as_table()).flat_map(Table::keys);
             let names: Vec<&str> = names.map(String::as_str).chain(SECTIONS).collect();
-            return Err(unknown("setting", key, names.into_iter(), &format!("profile '{}'", self.name)));
+            return Err(unknown("setting", key, names.into_iter(), &self.place()));
         }
+        let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+        let value = match value {
+            // A variable is text, whatever it looks like.
+            Some(value) if path[0] != "vars" => value,
+            _ => Value::String(text.to_owned()),
+        };
+        let place = self.place();
+        let (last, folders) = path.split_last().expect("a key has a part");
         let mut table = &mut self.content;
-        for (depth, part) in path.iter().enumerate() {
-            let names: Vec<String> =
-                if depth == 0 { SECTIONS.map(str::to_owned).to_vec() } else { table.keys().cloned().collect() };
-            if !table.contains_key(*part) && depth > 0 || !names.iter().any(|n| n == part) {
-                return Err(unknown(
-                    "setting",
-                    key,
-                    names.iter().map(String::as_str),
-                    &format!("profile '{}'", self.name),
-                ));
+        for (depth, part) in folders.iter().enumerate() {
+            let known: Vec<&str> = match depth {
+                0 => SECTIONS.to_vec(),
+                1 => table.keys().map(String::as_str).collect(),
+                _ => Vec::new(), // what a component takes it says itself
+            };
+            if depth < 2 && !known.contains(&&**part) {
+                return Err(unknown("setting", key, known.into_iter(), &place));
             }
-            let entry = table.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new()));
+            let entry = table.entry(part.clone()).or_insert_with(|| Value::Table(Table::new()));
             let Value::Table(next) = entry else {
                 return Err(Error::user(format!("setting '{key}': '{part}' is a value, not a table")));
             };
             table = next;
         }
-        table.insert(last.to_owned(), value);
+        if path[0] == "vars" && !table.contains_key(last) {
+            return Err(unknown("variable", last, table.keys().map(String::as_str), &place));
+        }
+        table.insert(last.clone(), value);
+        self.set.push(path);
         Ok(())
+    }
+
+    /// Refuses sections that are none, or of another shape.
+    fn check(&self) -> Result<()> {
+        refuse_unknown(self.content.keys(), SECTIONS.iter().copied(), &self.place())?;
+        for (section, value) in self.content.iter().filter(|(section, _)| !VALUES.contains(&section.as_str())) {
+            let Value::Table(entries) = value else { return Err(not("a table", section, &self.file, value)) };
+            for (name, entry) in entries {
+                let (is_right, right) = match section.as_str() {
+                    "vars" => (entry.is_str(), "a text"),
+                    named if NAMED.contains(&named) => (entry.is_table(), "a table"),
+                    _ => continue,
+                };
+                if !is_right {
+                    return Err(not(right, &format!("{section}.{name}"), &self.file, entry));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How messages name the profile.
+    pub fn place(&self) -> String {
+        format!("profile '{}' of '{}'", self.name, self.file)
     }
 
     /// A section that is one value, such as `workers`.
@@ -136,20 +183,15 @@ impl Profile {
     pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.content.get(key) else { return Ok(None) };
         let filled = self.fill(value)?;
-        filled.try_into().map(Some).map_err(|cause: toml::de::Error| self.wrong(key, cause))
+        filled.try_into().map(Some).map_err(|cause| keys::unreadable(&format!("'{key}' of {}", self.place()), &cause))
     }
 
     /// A section of known shape: every key must be one of `T`'s.
     ///
     /// # Errors
     /// When a key is unknown or a value has another type.
-    pub fn section<T: DeserializeOwned + Serialize + Default>(&self, path: &[&str], ignore: &[&str]) -> Result<T> {
-        let mut table = self.table(path)?;
-        ignore.iter().for_each(|key| drop(table.remove(*key)));
-        let shape = serde_json::to_value(T::default()).expect("settings are plain data");
-        let known: Vec<&str> = shape.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
-        refuse_unknown(table.keys(), known.into_iter(), &format!("'{}' of profile '{}'", path.join("."), self.name))?;
-        Value::Table(table).try_into().map_err(|cause: toml::de::Error| self.wrong(&path.join("."), cause))
+    pub fn section<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
+        typed(self.table(path)?, &format!("'{}' of {}", path.join("."), self.place()))
     }
 
     /// A section as it is, filled in; empty when absent.
@@ -157,16 +199,10 @@ impl Profile {
     /// # Errors
     /// When a `${...}` in it can not be filled.
     pub fn table(&self, path: &[&str]) -> Result<Table> {
-        let mut at = &self.content;
-        for part in path {
-            match at.get(*part) {
-                Some(Value::Table(next)) => at = next,
-                _ => return Ok(Table::new()),
-            }
-        }
-        match self.fill(&Value::Table(at.clone()))? {
-            Value::Table(table) => Ok(table),
-            _ => unreachable!("a filled table is a table"),
+        match self.raw(path).map(|value| self.fill(value)).transpose()? {
+            Some(Value::Table(table)) => Ok(table),
+            Some(other) => Err(not("a table", &path.join("."), &self.file, &other)),
+            None => Ok(Table::new()),
         }
     }
 
@@ -176,14 +212,49 @@ impl Profile {
     }
 
     /// A variable that was set to something.
-    pub fn var(&self, name: &str) -> Option<String> {
-        let value = self.content.get("vars")?.get(name)?;
-        self.fill(value).ok()?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+    ///
+    /// # Errors
+    /// When a `${...}` in it can not be filled.
+    pub fn var(&self, name: &str) -> Result<Option<String>> {
+        let Some(value) = self.raw(&["vars", name]).and_then(Value::as_str) else { return Ok(None) };
+        Ok(Some(self.fill_text(value)?).filter(|text| !text.is_empty()))
     }
 
-    /// A path of the settings: relative ones start at the settings file, those that came by `--set` where the program runs.
-    pub fn path(&self, text: &str) -> PathBuf {
-        PathBuf::from(text)
+    /// A variable that is a path, if it was set to something.
+    ///
+    /// # Errors
+    /// As [`Profile::var`].
+    pub fn path_var(&self, name: &str) -> Result<Option<PathBuf>> {
+        Ok(self.var(name)?.map(|text| self.path(&["vars", name], &text)))
+    }
+
+    /// The path that the setting at `at` means, whose text is `filled`: a relative one starts at the settings file, or where the program
+    /// runs if it came by `--set` or from the environment.
+    pub fn path<S: AsRef<str>>(&self, at: &[S], filled: &str) -> PathBuf {
+        let at: Vec<&str> = at.iter().map(AsRef::as_ref).collect();
+        if self.is_from_outside(&at) { PathBuf::from(filled) } else { self.folder.join(filled) }
+    }
+
+    /// Whether what the text at `at` begins with comes from the command line or the environment.
+    fn is_from_outside(&self, at: &[&str]) -> bool {
+        if self.set.iter().any(|set| set.len() <= at.len() && set.iter().zip(at).all(|(a, b)| a == b)) {
+            return true;
+        }
+        let text = self.raw(at).and_then(Value::as_str).unwrap_or_default();
+        let text = text.strip_prefix("file:").unwrap_or(text);
+        match text.strip_prefix("${").and_then(|rest| rest.split_once('}')) {
+            None => false,
+            // These are paths from where the program runs already, or absolute.
+            Some((name, _)) if name.starts_with("env:") || ["cache", "here"].contains(&name) => true,
+            Some((name, _)) => self.is_from_outside(&["vars", name.trim_end_matches('?')]),
+        }
+    }
+
+    /// What stands at `path`, not filled in.
+    fn raw(&self, path: &[&str]) -> Option<&Value> {
+        let (last, folders) = path.split_last()?;
+        let table = folders.iter().try_fold(&self.content, |at, part| at.get(*part)?.as_table())?;
+        table.get(*last)
     }
 
     /// Fills `${name}` and `${env:NAME}`.
@@ -243,18 +314,10 @@ impl Profile {
         }
     }
 
-    fn wrong(&self, key: &str, cause: toml::de::Error) -> Error {
-        Error::user(format!("reading '{key}' of profile '{}' in '{}': {}", self.name, self.file, cause.message()))
-    }
-
     /// Everything that changes what the job computes, for its fingerprint.
     pub fn fingerprint_text(&self) -> String {
         let section = |key: &str| self.content.get(key).map(Value::to_string).unwrap_or_default();
-        format!("{}\n{}", section("params"), self.sources_text())
-    }
-
-    fn sources_text(&self) -> String {
-        self.names("sources").join(",")
+        format!("{}\n{}", section("params"), self.names("sources").join(","))
     }
 }
 
@@ -264,89 +327,20 @@ pub fn cache_folder() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from)
 }
 
-/// Refuses the first key that is not known, naming the nearest that is.
-pub fn refuse_unknown<'k>(
-    keys: impl Iterator<Item = &'k String>,
-    known: impl Iterator<Item = &'k str> + Clone,
-    place: &str,
-) -> Result<()> {
-    for key in keys {
-        if !known.clone().any(|k| k == key) {
-            return Err(unknown("setting", key, known, place));
-        }
+/// A part of the file that is a table, or absent.
+fn table(value: Option<Value>, key: &str, file: &str) -> Result<Table> {
+    match value {
+        None => Ok(Table::new()),
+        Some(Value::Table(table)) => Ok(table),
+        Some(other) => Err(not("a table", key, file, &other)),
     }
-    Ok(())
 }
 
-/// The error for a name that is none, with the nearest that is one.
-pub fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'k str>, place: &str) -> Error {
-    let mut known: Vec<&str> = known.collect();
-    known.sort_unstable();
-    let last = name.rsplit('.').next().unwrap_or(name);
-    let nearest = known.iter().copied().max_by(|a, b| {
-        // Of the distances this one takes two swapped letters for one mistake.
-        let near = |k: &str| {
-            let of = |word| strsim::normalized_damerau_levenshtein(k, word);
-            of(last).max(of(name))
-        };
-        near(a).total_cmp(&near(b))
-    });
-    let error = Error::user(format!("{place} has no {what} '{name}'"));
-    match nearest {
-        Some(nearest) => error.hint(format!("did you mean '{nearest}'? There are: {}", known.join(", "))),
-        None => error,
-    }
+/// The error for a value of another type. It does not say the value, which may be a secret in the wrong place.
+fn not(right: &str, key: &str, file: &str, found: &Value) -> Error {
+    Error::user(format!("reading '{key}' of '{file}': it is of type {}", found.type_str()))
+        .hint(format!("it must be {right}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use dataflow_runtime::RuntimeSettings;
-
-    const TEXT: &str = r#"
-        default_profile = "a"
-        [params]
-        emit = "eager"
-        [profiles.a]
-        workers = 2
-        vars = { input = "", geo = "${input}/geo.csv" }
-        [profiles.a.runtime]
-        tick_min_ms = 7
-        [profiles.a.sources.s]
-        path = "${input}/x"
-    "#;
-
-    fn profile(set: &[&str]) -> Result<Profile> {
-        let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
-        Profile::parse(TEXT, "t.toml", PathBuf::new(), None, &set)
-    }
-
-    #[test]
-    fn variables_parameters_and_paths_are_set() {
-        let p = profile(&["input=/in", "emit=final", "runtime.tick_max_ms=9", "workers=3"]).unwrap();
-        assert_eq!(p.table(&["sources", "s"]).unwrap()["path"].as_str(), Some("/in/x"));
-        assert_eq!(p.var("geo").as_deref(), Some("/in/geo.csv"));
-        assert_eq!(p.table(&["params"]).unwrap()["emit"].as_str(), Some("final"));
-        let runtime: RuntimeSettings = p.section(&["runtime"], &[]).unwrap();
-        assert_eq!((runtime.tick_min_ms, runtime.tick_max_ms), (7, 9));
-        assert_eq!(p.value::<usize>("workers").unwrap(), Some(3));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_what_is_right() {
-        let check = |set: &[&str], read: fn(&Profile) -> Result<()>, expected: &str| {
-            let said = profile(set).and_then(|p| read(&p)).expect_err(expected).to_string();
-            assert!(said.contains(expected), "{said:?} lacks {expected:?}");
-        };
-        check(&["emitt=final"], |_| Ok(()), "did you mean 'emit'?");
-        check(&["runtme.tick_min_ms=1"], |_| Ok(()), "did you mean 'runtime'?");
-        check(
-            &["runtime.tick_mn_ms=1"],
-            |p| p.section::<RuntimeSettings>(&["runtime"], &[]).map(drop),
-            "did you mean 'tick_min_ms'?",
-        );
-        check(&["runtime.tick_min_ms=soon"], |p| p.section::<RuntimeSettings>(&["runtime"], &[]).map(drop), "runtime");
-        check(&[], |p| p.table(&["sources", "s"]).map(drop), "add --set input=");
-        check(&["nothing"], |_| Ok(()), "there is no '='");
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! The terminal line of a running job, and its summary at the end, on standard error.
 
 use crate::command::Output;
+use crate::status::JobStatus;
+use dataflow_core::Result;
 use dataflow_runtime::Plan;
 use dataflow_runtime::control::StatusSnapshot;
 use std::io::{IsTerminal, Write};
@@ -31,16 +33,21 @@ impl Terminal {
             self.last = (now, status.records);
         }
         if self.is_shown {
-            eprint!("\r\x1b[2K{}", line(&status, self.rate));
+            let partitions = plan.control.measures.partitions.snapshot();
+            let lag = partitions.values().filter_map(|p| p.lag).reduce(|a, b| a + b);
+            eprint!("\r\x1b[2K{}", line(&status, self.rate, lag));
             let _ = std::io::stderr().flush();
         }
     }
 
     /// What the run came to.
-    pub(crate) fn end(&self, plan: &Plan) {
+    pub(crate) fn end(&self, plan: &Plan, end: &Result<()>) {
         let status = plan.control.status.snapshot();
         match self.output {
-            Output::Json => println!("{}", serde_json::to_string(&status).expect("counters are plain data")),
+            Output::Json => {
+                let status = JobStatus::ended(&plan.control, end);
+                println!("{}", serde_json::to_string(&status).expect("counters are plain data"));
+            }
             Output::Text => {
                 if self.is_shown {
                     eprint!("\r\x1b[2K");
@@ -51,10 +58,12 @@ impl Terminal {
     }
 }
 
-fn line(status: &StatusSnapshot, rate: f64) -> String {
-    let lag = status.epoch_opened.saturating_sub(status.epoch_committed.max(status.epoch_durable));
+/// `lag`: records that are there and not read, where a source knows.
+fn line(status: &StatusSnapshot, rate: f64, lag: Option<u64>) -> String {
+    let lag = lag.map_or(String::new(), |records| format!("lag {records}  "));
+    let open = status.epoch_opened.saturating_sub(status.epoch_committed.max(status.epoch_durable));
     format!(
-        "{rate:.0} records/s  epoch {}  {lag} epochs behind  checkpoint {}  {}",
+        "{rate:.0} records/s  {lag}epoch {} ({open} open)  checkpoint {}  {}",
         status.epoch_opened,
         status.epoch_checkpointed,
         alerts(status)

@@ -77,9 +77,9 @@ impl Control {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// What the first failure says, until it is taken.
-    pub fn failure_text(&self) -> Option<String> {
-        self.failure.lock().expect("no holder of this lock can panic").as_ref().map(Error::to_string)
+    /// What `say` makes of the first failure, until it is taken.
+    pub fn failure<T>(&self, say: impl FnOnce(&Error) -> T) -> Option<T> {
+        self.failure.lock().expect("no holder of this lock can panic").as_ref().map(say)
     }
 
     /// Takes the first failure.

@@ -38,5 +38,5 @@ pub use control::{Control, Status};
 pub use facts::{EpochFacts, SourceFacts, Tick};
 pub use job::{JobScope, Stateful};
 pub use measures::Measures;
-pub use plan::{JobSetup, Plan, prepare};
+pub use plan::{JobSetup, Plan, prepare, rehearse};
 pub use settings::RuntimeSettings;

@@ -1,6 +1,10 @@
 //! The plan of a generation: what was recovered, and what all workers share. [`prepare`] makes it, in the order of DESIGN section 3:
 //! identity, checkpoint, log, sinks (which fences older generations), start check; only then is anything cut or written.
 
+mod rehearsal;
+
+pub use rehearsal::rehearse;
+
 use crate::checkpoint_writer::{CheckpointRequest, Completed, PartCut, Trim, Writer};
 use crate::clock::check_jump;
 use crate::committer::SinkConnection;

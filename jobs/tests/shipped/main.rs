@@ -9,6 +9,7 @@
 mod alignment;
 mod command_line;
 mod data;
+mod disk;
 mod process;
 mod resume;
 mod schemas;

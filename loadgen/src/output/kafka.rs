@@ -14,6 +14,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, producer};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -24,6 +25,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(60);
 /// Records between two looks at the answers.
 const PROGRESS: u64 = 256;
+/// How often a wait looks whether it is to stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Messages that wait for their acknowledgement: bounds the memory.
 const QUEUED_MESSAGES_MAX: &str = "200000";
 
@@ -34,7 +37,7 @@ pub struct KafkaSettings {
     pub brokers: String,
     /// The registry's base address.
     pub registry: String,
-    /// The topic; created with the traffic's partitions when it is absent.
+    /// The topic; created with the traffic's partitions when it is absent, which alone needs the right to create one.
     pub topic: String,
     /// Whether to wait until records are due.
     pub paced: bool,
@@ -42,7 +45,8 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, String>,
 }
 
-/// Writes the traffic; with `paced`, until it ends or `stop` says so. `progress` is told the number of records now and then.
+/// Writes the traffic until it ends or `stop` is set; what was written until then is flushed, and the labels are true of it.
+/// `progress` is told the number of records now and then.
 ///
 /// # Errors
 /// The broker, the topic or the registry does not do its part.
@@ -50,6 +54,7 @@ pub fn produce(
     traffic: &Traffic,
     settings: &KafkaSettings,
     clock: &dyn Clock,
+    stop: &AtomicBool,
     mut progress: impl FnMut(u64),
 ) -> Result<Summary> {
     let mut config = ClientConfig::new();
@@ -59,21 +64,24 @@ pub fn produce(
     let subject = format!("{}-value", settings.topic);
     let ids = [register(&settings.registry, &subject, SCHEMA_V1)?, register(&settings.registry, &subject, SCHEMA_V2)?];
     let partitions = traffic.settings().partitions;
-    create_topic(&config, &settings.topic, partitions)?;
     let context = Arc::new(Deliveries::default());
     let producer = BaseProducer::from_config_and_context(&config, Shared(context.clone()))
         .map_err(|e| Error::user(format!("connect to Kafka at '{}'", settings.brokers)).because(e))?;
+    if partitions_of(&producer, &settings.topic)? == 0 {
+        create_topic(&config, &settings.topic, partitions)?;
+    }
     check_topic(&producer, &settings.topic, partitions)?;
 
     let begin = clock.monotonic();
     let mut records = vec![0u64; partitions as usize];
     let mut total = 0u64;
     for (partition, _, login) in traffic.stream() {
-        if settings.paced {
-            let due = begin + Duration::from_micros(login.due_us);
-            while let Some(wait) = due.checked_sub(clock.monotonic()).filter(|wait| !wait.is_zero()) {
-                producer.poll(wait.min(Duration::from_millis(100)));
-            }
+        let due = begin + Duration::from_micros(if settings.paced { login.due_us } else { 0 });
+        while let Some(wait) = due.checked_sub(clock.monotonic()).filter(|wait| !wait.is_zero() && !is_set(stop)) {
+            producer.poll(wait.min(LOOK_AGAIN));
+        }
+        if is_set(stop) {
+            break;
         }
         debug_assert!(login.key.is_empty() || partition == partition_of(&login.key, partitions));
         send(&producer, &context, &settings.topic, partition, login, ids)?;
@@ -94,6 +102,10 @@ pub fn produce(
     }
     let labels = std::mem::take(&mut deliveries.labels).finish(traffic);
     Ok(Summary { records, labels })
+}
+
+fn is_set(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
 }
 
 /// What the broker answered.
@@ -202,6 +214,14 @@ fn create_topic(config: &ClientConfig, topic: &str, partitions: u32) -> Result<(
         }
     }
     Ok(())
+}
+
+/// How many partitions the topic has; 0 when there is none. Asks for all topics: asking for one by name may create it.
+fn partitions_of(producer: &BaseProducer<Shared>, topic: &str) -> Result<usize> {
+    let failed = || Error::outside(format!("look up topic '{topic}'"));
+    let metadata = producer.client().fetch_metadata(None, ANSWER).map_err(|e| failed().because(e))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    Ok(found.map_or(0, |topic| topic.partitions().len()))
 }
 
 /// Waits until the topic is known, and refuses one with another number of partitions.

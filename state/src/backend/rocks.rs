@@ -17,6 +17,7 @@ use super::{
     BackendStats, Cut, CutFormat, KeyedBackend, PartContent, PartFile, PendingCut, SHARD_BYTES, Visit, check_label,
     expires_of,
 };
+use crate::storage::{diagnosed, explained};
 use dataflow_core::{Error, Micros, Result, SHARDS, Shard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::compaction_filter::Decision;
@@ -145,7 +146,7 @@ impl RocksBackend {
         for folder in [live, &cuts_of(live)] {
             remove_folder(folder)?;
         }
-        fs::create_dir_all(live).map_err(|e| on_folder("create folder", live, e))
+        fs::create_dir_all(live).map_err(|e| on_folder("create the folder", live, e))
     }
 
     /// The store whose files have been laid into `live`.
@@ -162,8 +163,7 @@ impl RocksBackend {
         options.create_if_missing(create);
         options.set_error_if_exists(create);
         let families = [(FAMILY, options.clone())];
-        let db = DB::open_cf_with_opts(&options, live, families)
-            .map_err(|e| Error::outside(format!("open state in '{}'", live.display())).because(e))?;
+        let db = DB::open_cf_with_opts(&options, live, families).map_err(|e| on_state("open", live, e))?;
         Ok(RocksBackend { db: Arc::new(db), cuts: cuts_of(live), watermark, cut: None, labels: BTreeSet::new() })
     }
 
@@ -178,8 +178,15 @@ impl RocksBackend {
 }
 
 fn failed(db: &DB, what: &str) -> impl Fn(rocksdb::Error) -> Error {
-    let what = format!("{what} state in '{}'", db.path().display());
-    move |e| Error::outside(what.clone()).because(e)
+    let (what, folder) = (what.to_owned(), db.path().to_owned());
+    move |e| on_state(&what, &folder, e)
+}
+
+/// RocksDB says what failed, and not what to do: of an error of the disk the file system is asked.
+fn on_state(what: &str, folder: &Path, cause: rocksdb::Error) -> Error {
+    let is_of_disk = cause.kind() == rocksdb::ErrorKind::IOError;
+    let error = Error::outside(format!("cannot {what} state in '{}'", folder.display())).because(cause);
+    if is_of_disk { diagnosed(error, folder) } else { error }
 }
 
 impl KeyedBackend for RocksBackend {
@@ -212,7 +219,7 @@ impl KeyedBackend for RocksBackend {
         if !self.labels.insert(label.to_owned()) {
             return Err(Error::us(format!("cut state under '{label}', a label that is taken")));
         }
-        fs::create_dir_all(&self.cuts).map_err(|e| on_folder("create folder", &self.cuts, e))?;
+        fs::create_dir_all(&self.cuts).map_err(|e| on_folder("create the folder", &self.cuts, e))?;
         let (db, folder) = (self.db.clone(), self.cuts.join(label));
         let cut = PendingCut::new(move || {
             // Without a log the memtable is in no file yet: flush first, and let the checkpoint find nothing to add.
@@ -304,7 +311,7 @@ fn shard_bytes(db: &DB) -> Vec<u64> {
 
 /// The files that make up the database in a cut's folder: all of them but its empty log.
 fn files_of(folder: &Path) -> Result<Vec<PartFile>> {
-    let failed = |e| on_folder("list folder", folder, e);
+    let failed = |e| on_folder("list", folder, e);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -325,13 +332,12 @@ fn files_of(folder: &Path) -> Result<Vec<PartFile>> {
 
 fn remove_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(on_folder("remove folder", folder, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(on_folder("remove the folder", folder, e)),
         _ => Ok(()),
     }
 }
 
 fn on_folder(what: &str, folder: &Path, cause: std::io::Error) -> Error {
-    Error::outside(format!("{what} '{}'", folder.display()))
-        .because(cause)
-        .hint("the folder must be writable and on a local disk with room")
+    let error = explained(what, folder)(cause);
+    if error.hint.is_some() { error } else { error.hint("the folder must be writable and on a local disk with room") }
 }

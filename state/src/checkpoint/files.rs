@@ -10,7 +10,8 @@
 use super::manifest::{FileRef, PartRef};
 use super::store::{CheckpointStore, FILES};
 use crate::backend::{Cut, PartContent};
-use dataflow_core::{Epoch, Error, Result};
+use crate::storage::explained;
+use dataflow_core::{Epoch, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
@@ -194,17 +195,13 @@ impl CheckpointStore {
     }
 }
 
-pub(super) fn on_local(what: &str, path: &Path, cause: std::io::Error) -> Error {
-    Error::outside(format!("{what} '{}'", path.display())).because(cause)
-}
-
 /// Whether a file of a RocksDB folder is one of those that never change.
 pub(super) fn is_table(name: &str) -> bool {
     name.ends_with(".sst")
 }
 
 fn identity_of(path: &Path, name: &str) -> Result<Identity> {
-    let metadata = std::fs::metadata(path).map_err(|e| on_local("look at file", path, e))?;
+    let metadata = std::fs::metadata(path).map_err(explained("look at", path))?;
     Ok(Identity {
         name: name.to_string(),
         device: metadata.dev(),
@@ -215,11 +212,11 @@ fn identity_of(path: &Path, name: &str) -> Result<Identity> {
 }
 
 fn hash_local(path: &Path) -> Result<String> {
-    let failed = |e| on_local("read file", path, e);
-    let mut file = File::open(path).map_err(failed)?;
+    let failed = explained("read", path);
+    let mut file = File::open(path).map_err(&failed)?;
     let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; READ_BYTES]);
     loop {
-        match file.read(&mut buffer).map_err(failed)? {
+        match file.read(&mut buffer).map_err(&failed)? {
             0 => return Ok(hex(hasher.finalize())),
             read => hasher.update(&buffer[..read]),
         };

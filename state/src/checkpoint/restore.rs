@@ -7,13 +7,14 @@
 //! In memory at once, beside the store that is made: one chunk of a heap part (4 MiB, unless one entry alone is larger), one batch
 //! of entries, one piece of a file that is not local. Never a part, never a table of RocksDB.
 
-use super::files::{READ_BYTES, is_table, on_local};
+use super::files::{READ_BYTES, is_table};
 use super::manifest::{FileRef, Manifest, PartRef};
 use super::store::CheckpointStore;
 use crate::backend::{
     BackendKind, CutFormat, HeapBackend, KeyedBackend, RocksBackend, RocksMemory, RocksMemorySettings, RocksSettings,
     heap,
 };
+use crate::storage::explained;
 use dataflow_core::{Error, Result, SHARDS, Shard};
 use std::fs::File;
 use std::io::Write;
@@ -113,7 +114,7 @@ impl CheckpointStore {
         }
         copy.finish()?;
         drop(from);
-        std::fs::remove_dir_all(&folder).map_err(|e| on_local("remove folder", &folder, e))
+        std::fs::remove_dir_all(&folder).map_err(explained("remove the folder", &folder))
     }
 
     /// Lays the files of a RocksDB part into `folder`: SST files as hard links where that is possible, as they never
@@ -128,7 +129,7 @@ impl CheckpointStore {
             match self.storage.local_path(&stored) {
                 Some(from) if is_table && std::fs::hard_link(&from, &to).is_ok() => (),
                 Some(from) => {
-                    std::fs::copy(&from, &to).map_err(|e| on_local("copy to file", &to, e))?;
+                    std::fs::copy(&from, &to).map_err(explained("copy to", &to))?;
                 }
                 None => self.fetch(file, &to)?,
             }
@@ -142,14 +143,14 @@ impl CheckpointStore {
     /// Copies a file of a storage that is not local, a piece at a time.
     fn fetch(&self, file: &FileRef, to: &Path) -> Result<()> {
         let stored = self.file_path(file);
-        let failed = |e| on_local("write file", to, e);
-        let (mut local, mut offset) = (File::create(to).map_err(failed)?, 0);
+        let failed = explained("write to", to);
+        let (mut local, mut offset) = (File::create(to).map_err(&failed)?, 0);
         while offset < file.bytes {
             let piece = self.storage.read_range(&stored, offset, READ_BYTES)?;
             if piece.is_empty() {
                 return Err(damaged(&stored, file));
             }
-            local.write_all(&piece).map_err(failed)?;
+            local.write_all(&piece).map_err(&failed)?;
             offset += piece.len() as u64;
         }
         Ok(())

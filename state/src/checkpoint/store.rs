@@ -58,8 +58,16 @@ impl CheckpointStore {
         for folder in [FILES, MANIFESTS] {
             storage.create_dir(&format!("{dir}/{folder}"))?;
         }
+        Ok(CheckpointStore { keep, ..CheckpointStore::existing(storage, dir)? })
+    }
+
+    /// What is in the folder `dir`, for a reader: nothing is created, an absent folder is an empty store.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn existing(storage: Arc<dyn Storage>, dir: &str) -> Result<CheckpointStore> {
         let index = FileIndex::of(&storage.list(&format!("{dir}/{FILES}"))?);
-        Ok(CheckpointStore { storage, dir: dir.to_string(), keep, index: Mutex::new(index) })
+        Ok(CheckpointStore { storage, dir: dir.to_string(), keep: 1, index: Mutex::new(index) })
     }
 
     /// The manifests, newest first: by epoch, then by generation.

@@ -158,7 +158,8 @@ impl Storage for LocalStorage {
         remove_if_there(&temporary)?;
         if fs::hard_link(local, &temporary).is_err() {
             // Another file system, or one without links: a copy. A cause that a copy has too is reported by the copy.
-            fs::copy(local, &temporary).map_err(explained("copy", local))?;
+            let what = format!("copy '{}' to", local.display());
+            fs::copy(local, &temporary).map_err(explained(&what, &temporary))?;
         }
         let file = File::open(&temporary).map_err(explained("open", &temporary))?;
         file.sync_all().map_err(explained("sync", &temporary))?;
@@ -195,20 +196,25 @@ fn is_absent(error: &io::Error) -> bool {
 /// Turns an I/O error of `what` on `path` into ours, with what to do about the usual causes.
 pub(crate) fn explained<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
     move |cause| {
-        let hint = match cause.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC) => "the file system is full: free some space, then start again",
-            Some(Errno::DQUOT) => "the disk quota is used up: free some space or raise it, then start again",
-            Some(Errno::ROFS) => "the file system is read-only: mount it writable or choose another data folder",
-            Some(Errno::ACCESS | Errno::PERM) => {
-                "permission is missing: let the user of this process read and write there, or choose another data folder"
-            }
-            Some(Errno::MFILE | Errno::NFILE) => "too many files are open: raise the limit (ulimit -n)",
-            Some(Errno::IO) => "the disk reported a failure: look at the kernel's log (dmesg) before starting again",
-            _ => "",
-        };
+        let hint = cause.raw_os_error().map(Errno::from_raw_os_error).and_then(advice);
         let error = Error::outside(format!("cannot {what} '{}'", path.display())).because(cause);
-        if hint.is_empty() { error } else { error.hint(hint) }
+        hint.into_iter().fold(error, Error::hint)
     }
+}
+
+/// What to do about the usual causes.
+pub(super) fn advice(cause: Errno) -> Option<&'static str> {
+    Some(match cause {
+        Errno::NOSPC => "the file system is full: free some space, then start again",
+        Errno::DQUOT => "the disk quota is used up: free some space or raise it, then start again",
+        Errno::ROFS => "the file system is read-only: mount it writable or choose another data folder",
+        Errno::ACCESS | Errno::PERM => {
+            "permission is missing: let the user of this process read and write there, or choose another data folder"
+        }
+        Errno::MFILE | Errno::NFILE => "too many files are open: raise the limit (ulimit -n)",
+        Errno::IO => "the disk reported a failure: look at the kernel's log (dmesg) before starting again",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

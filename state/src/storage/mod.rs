@@ -5,10 +5,12 @@
 
 mod local;
 mod memory;
+mod place;
 
 pub use local::LocalStorage;
 pub(crate) use local::explained;
 pub use memory::MemoryStorage;
+pub(crate) use place::diagnosed;
 
 use dataflow_core::{Error, Result};
 

@@ -80,7 +80,8 @@ impl RegistryClient {
     /// Asks for a schema. Blocks for at most 10 s.
     ///
     /// # Errors
-    /// When the registry does not answer, or with anything but a schema or a 404; the same call may succeed later.
+    /// When the registry does not answer, or with anything but a schema or a 404; the same call may succeed later. A user's error when it
+    /// does not take user and password.
     pub fn get(&self, id: u32) -> Result<Answer> {
         let url = format!("{}/schemas/ids/{id}", self.base);
         let what = || format!("asking the schema registry for '{url}'");
@@ -94,8 +95,8 @@ impl RegistryClient {
             200 => {}
             404 => return Ok(Answer::NotFound),
             status @ (401 | 403) => {
-                let hint = "correct 'username' and 'password' of the registry in the job's settings";
-                return Err(Error::user(format!("{}: it answers {status}", what())).hint(hint).retry());
+                let hint = "correct 'registry.username' and 'registry.password' of the source in the job's settings";
+                return Err(Error::user(format!("{}: it answers {status}", what())).hint(hint));
             }
             status => return Err(Error::outside(format!("{}: it answers {status}", what())).retry()),
         }

@@ -6,7 +6,7 @@
 //!
 //! Invariants: an id's meaning never changes once it is known; a text is durable before an answer names it; an outage of
 //! the registry stalls ids that were never seen, and nothing else; the number of ids is bounded; after a text could not be kept
-//! nothing is asked any more and the job ends, since nobody knows what is durable.
+//! nothing is asked any more and the job ends, since nobody knows what is durable. A registry that refuses user and password ends it too.
 
 pub mod client;
 pub mod store;
@@ -15,7 +15,7 @@ pub use client::{Answer, RegistryClient, RegistrySettings, SCHEMA_BYTES_MAX};
 pub use store::{SchemaHash, SchemaStore, hash_of};
 
 use dataflow_core::{
-    Clock, Environment, Error, Mailbox, Result, SchemaBinding, SourceId, Storage, Task, TaskState, Waker,
+    Clock, Environment, Error, Fault, Mailbox, Result, SchemaBinding, SourceId, Storage, Task, TaskState, Waker,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -60,7 +60,7 @@ pub struct Schemas {
     ids: Mutex<BTreeMap<u32, (Meaning, Origin)>>,
     wakers: Mutex<Vec<Waker>>,
     registry: Option<Registry>,
-    /// The id whose text could not be kept, and why.
+    /// The id that has no answer and will get none: its text could not be kept, or the registry refused to say it.
     failure: OnceLock<(u32, Arc<Error>)>,
 }
 
@@ -124,9 +124,12 @@ impl Schemas {
     /// Whether ids that are asked for will have an answer, sooner or later.
     ///
     /// # Errors
-    /// When a schema could not be kept: then none is asked for any more.
+    /// When a schema could not be kept, or the registry takes nobody with these settings: then none is asked for any more.
     pub fn check(&self) -> Result<()> {
         let Some((id, cause)) = self.failure.get() else { return Ok(()) };
+        if cause.fault == Fault::User {
+            return Err(Error::user(format!("reading source '{}'", self.name)).because(cause.clone()));
+        }
         let what = format!("keeping the schema of id '{id}' of source '{}'", self.name);
         Err(Error::new(cause.fault, what)
             .because(cause.clone())
@@ -278,7 +281,7 @@ impl Task for Asking {
 }
 
 impl Asking {
-    /// Asks once; the pause before the next attempt, or `None` when the id has its meaning. Fails when the answer could not be kept.
+    /// Asks once; the pause before the next attempt, or `None` when the id has its meaning. Fails when there never will be one.
     fn ask(&self, schemas: &Schemas, id: u32, question: &mut Question) -> Result<Option<Duration>> {
         let next = match self.client.get(id) {
             Ok(Answer::Text(text)) => {
@@ -288,6 +291,8 @@ impl Asking {
             }
             Ok(Answer::TooLarge) => Next::Unknown,
             Ok(Answer::NotFound) => question.not_found(self.clock.monotonic(), self.grace),
+            // The settings are wrong: whoever waits would wait for ever.
+            Err(error) if error.fault == Fault::User => return Err(error),
             Err(error) => {
                 tracing::warn!(source = schemas.name, id, %error, "records with this schema wait until the registry answers");
                 question.failed()

@@ -239,7 +239,7 @@ fn a_404_is_asked_again_for_the_grace() {
 fn an_outage_stalls_new_ids_for_as_long_as_it_lasts() {
     let s = setup();
     assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
-    for answer in [(500, ""), (503, "{}"), (200, "no json"), (401, ""), (404, ""), (500, "")] {
+    for answer in [(500, ""), (503, "{}"), (200, "no json"), (404, ""), (500, "")] {
         assert!(matches!(s.step(&[answer]).0, TaskState::Sleeping(pause) if pause <= BACKOFF_MAX), "{answer:?}");
         s.world.pass(20_000);
     }
@@ -279,6 +279,21 @@ fn a_text_that_can_not_be_kept_ends_the_job() {
     last.schemas.lookup(7);
     assert_eq!(last.step(&[(200, &found())]).0, TaskState::Waiting);
     assert!(matches!(last.schemas.lookup(7), Lookup::Known(..)) && last.schemas.check().is_ok());
+}
+
+#[test]
+fn a_registry_that_refuses_the_password_ends_the_job_and_names_the_setting() {
+    for status in [401, 403] {
+        let s = setup();
+        assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+        assert_eq!(s.step(&[(status, "")]).0, TaskState::Done);
+        assert_eq!(s.woken.load(Ordering::SeqCst), 1);
+        let error = s.schemas.check().unwrap_err();
+        assert_eq!(error.fault, Fault::User);
+        let said = error.to_string();
+        assert!(said.starts_with("reading source 'logins': asking the schema registry"), "{said}");
+        assert!(said.contains(&status.to_string()) && said.contains("'registry.password'"), "{said}");
+    }
 }
 
 #[test]

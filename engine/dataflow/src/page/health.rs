@@ -14,7 +14,7 @@ use std::sync::Arc;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a job is doing, in one word.
-pub(super) fn state(control: &Control) -> &'static str {
+pub(crate) fn state(control: &Control) -> &'static str {
     if control.has_failed() {
         "failed"
     } else if control.is_stopping() || control.is_finished() {

@@ -9,7 +9,7 @@ mod health;
 mod watch;
 
 pub(crate) use graph::nodes;
-pub(crate) use health::is_ready;
+pub(crate) use health::{is_ready, state};
 
 use crate::metrics::Exporter;
 use crate::wiring::Topics;
@@ -31,28 +31,28 @@ struct Shown {
     began: Duration,
 }
 
-/// Serves the page until the process ends. Port 0 takes any free one.
-pub(crate) fn serve(
-    port: u16,
-    plan: Arc<Plan>,
-    profile: String,
-    topics: Topics,
-    exporter: Arc<Exporter>,
-) -> Result<SocketAddr> {
-    let failed = |cause: std::io::Error| {
+/// Takes the port that the page is to be served on, before anything else is touched. Port 0 takes any free one.
+pub(crate) fn listen(port: u16) -> Result<(TcpListener, SocketAddr)> {
+    let listening = || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listening().map_err(|cause: std::io::Error| {
         Error::user(format!("serving the live page on port {port}"))
             .because(cause)
             .hint("choose another with --page, 0 for any free one")
-    };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    })
+}
+
+/// Serves the page until the process ends.
+pub(crate) fn serve(listener: TcpListener, plan: Arc<Plan>, profile: String, topics: Topics, exporter: Arc<Exporter>) {
     let spawner = plan.environment.spawner.clone();
     plan.control.measures.rows.watch();
     let began = plan.environment.clock.monotonic();
     let shown = Arc::new(Shown { plan, profile, topics, exporter, began });
     spawner.spawn("page", Box::new(Server { listener: Some(listener), shown }));
-    Ok(address)
 }
 
 /// Its thread belongs to the server until the process ends.

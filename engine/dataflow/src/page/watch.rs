@@ -1,10 +1,12 @@
 //! The page's numbers as JSON: everything that is measured at one moment, and the newest committed rows of a topic.
 
 use super::{Shown, graph, health};
+use crate::status::JobStatus;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use dataflow_core::Error;
 use dataflow_runtime::measures::histogram::BOUNDS_US;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ pub(super) async fn status(shown: State<Arc<Shown>>) -> impl IntoResponse {
         "profile": shown.profile,
         "generation": plan.generation.number,
         "workers": plan.workers,
-        "status": plan.control.status.snapshot(),
+        "status": JobStatus::of(&plan.control),
     }))
 }
 
@@ -41,7 +43,7 @@ pub(super) async fn watch(shown: State<Arc<Shown>>) -> impl IntoResponse {
         "version": env!("CARGO_PKG_VERSION"),
         "workers": plan.workers,
         "state": health::state(control),
-        "failure": control.failure_text(),
+        "failure": control.failure(Error::to_string),
         "now": clock.wall(),
         "uptime_ms": clock.monotonic().saturating_sub(shown.began).as_millis() as u64,
         "monotonic_ms": clock.monotonic().as_millis() as u64,

@@ -1,25 +1,28 @@
-//! `check`: whether the settings are sound and the job could go on from its state. Reads only.
+//! `check`: whether the settings are sound, the job's graph builds, and it could go on from its state. Changes nothing, in the data folder
+//! or outside.
 
 use crate::command::{JobArgs, Output};
 use crate::job::JobFile;
-use crate::wiring::{self, Options};
-use dataflow_core::{Error, Result, Storage};
-use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS, bound_by};
-use dataflow_runtime::start::check_program;
+use crate::rehearsal::rehearse;
+use crate::wiring::{self, Options, Wired};
+use dataflow_core::{Environment, Error, Result, Storage};
+use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS};
 use dataflow_runtime::threads;
 use dataflow_state::binding_log::{self, Tail};
 use dataflow_state::checkpoint::CheckpointStore;
-use dataflow_state::storage::MemoryStorage;
+use dataflow_state::storage::{LocalStorage, MemoryStorage};
 use serde_json::json;
 use std::sync::Arc;
 
-pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()> {
+pub(super) fn check(job: &'static JobFile, args: &JobArgs, output: Output) -> Result<()> {
     let (profile, data) = super::open(job, args)?;
     let environment = threads::environment();
     // Everything is built, nothing opened: a connector that would write gets a storage that is thrown away.
     let scratch: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let wired =
         wiring::wire(job, &profile, &environment, &scratch, &data, &Options { workers: None, until_end: false })?;
+    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(data.clone()));
+    rehearse_aside(job, &wired, &environment, &storage)?;
     let mut said = json!({
         "job": job.name,
         "profile": profile.name,
@@ -30,29 +33,14 @@ pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()>
     });
     let is_new = !data.join(BINDINGS).is_dir();
     if !is_new {
-        let storage: Arc<dyn Storage> = Arc::new(dataflow_state::storage::LocalStorage::new(data));
-        let store = CheckpointStore::open(storage.clone(), CHECKPOINTS, wired.setup.settings.checkpoints_kept)?;
+        let store = CheckpointStore::existing(storage.clone(), CHECKPOINTS)?;
         let (manifest, damages) = store.newest_intact()?;
-        let scan = binding_log::scan(&*storage, BINDINGS, manifest.as_ref().map_or(0, |m| m.epoch))?;
-        said["restores_epoch"] = json!(manifest.as_ref().map_or(0, |m| m.epoch));
+        let restored = manifest.map_or(0, |m| m.epoch);
+        let scan = binding_log::scan(&*storage, BINDINGS, restored)?;
+        said["restores_epoch"] = json!(restored);
         said["replays_epochs"] = json!(scan.rows.len());
         said["damaged_checkpoints"] = json!(damages.len());
         said["torn_tail"] = json!(matches!(scan.tail, Tail::Torn { .. }));
-        if let Some(manifest) = &manifest {
-            let names: Vec<&str> = wired.setup.sources.iter().map(|s| s.name()).collect();
-            if manifest.sources != names {
-                return Err(Error::user(format!(
-                    "checking job '{}': its state was made from sources {:?}, the profile wires {names:?}",
-                    job.name, manifest.sources
-                ))
-                .hint("wire the same sources, or start over with another --data folder"));
-            }
-        }
-        if !wired.setup.settings.replay_with_new_code {
-            let bound_by = bound_by(&*storage, manifest.as_ref())?;
-            let restored = manifest.as_ref().map_or(0, |m| m.epoch);
-            check_program(&wired.setup.fingerprint, &bound_by, restored, scan.last)?;
-        }
     }
     match output {
         Output::Json => println!("{said}"),
@@ -67,4 +55,21 @@ pub(super) fn check(job: &JobFile, args: &JobArgs, output: Output) -> Result<()>
         ),
     }
     Ok(())
+}
+
+/// A rehearsal whose state, if it needs any, lies in a folder for temporary files, and is gone afterwards.
+fn rehearse_aside(
+    job: &'static JobFile,
+    wired: &Wired,
+    environment: &Environment,
+    storage: &Arc<dyn Storage>,
+) -> Result<()> {
+    let live = std::env::temp_dir().join(format!("dataflow-check-{:016x}", environment.random.next_u64()));
+    let rehearsed = rehearse(job, wired, storage, &live);
+    match std::fs::remove_dir_all(&live) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            rehearsed.and(Err(Error::outside(format!("removing '{}'", live.display())).because(cause)))
+        }
+        _ => rehearsed,
+    }
 }

@@ -42,7 +42,7 @@ pub(super) fn verify(job: &JobFile, args: &JobArgs, output: Output) -> Result<()
 
 fn store(job: &JobFile, args: &JobArgs) -> Result<CheckpointStore> {
     let (_, storage) = super::existing(job, args)?;
-    CheckpointStore::open(Arc::new(storage), CHECKPOINTS, 1)
+    CheckpointStore::existing(Arc::new(storage), CHECKPOINTS)
 }
 
 fn describe(manifest: &Manifest) -> Value {

@@ -31,7 +31,7 @@ fn open(job: &JobFile, args: &JobArgs) -> Result<(Profile, PathBuf)> {
     let data = match &args.data {
         Some(data) => data.clone(),
         None => match profile.value::<String>("data")? {
-            Some(data) => profile.path(&data),
+            Some(data) => profile.path(&["data"], &data),
             None => cache_folder().join("dataflow").join("data").join(job.name).join(&profile.name),
         },
     };

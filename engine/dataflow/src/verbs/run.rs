@@ -5,6 +5,8 @@ use crate::job::{Job, JobFile};
 use crate::logs;
 use crate::metrics::Exporter;
 use crate::profile::Profile;
+use crate::rehearsal::rehearse;
+use crate::status::StatusFile;
 use crate::terminal::Terminal;
 use crate::wiring::{self, LOGS, Options};
 use crate::{page, wiring::gather_counters};
@@ -14,29 +16,45 @@ use dataflow_core::{Environment, Epoch, Error, Result, Storage, Task, TaskState}
 use dataflow_runtime::{Plan, prepare, threads};
 use dataflow_state::folder::DataFolder;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How often `status.json` and the terminal line are brought up to date.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
-/// The file that holds the counters of the running (or last) process, in the data folder.
-const STATUS: &str = "status.json";
 /// What a shell reports for a process that ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
 pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Result<()> {
     let (profile, data) = super::open(job, &args.job)?;
     let folder = DataFolder::open(&data)?;
+    // From here on the folder is ours: its status says how this process ends, whatever ends it.
+    let status = Arc::new(StatusFile::new(&data));
+    let ended = run_in(&folder, job, &profile, args, output, &status);
+    status.end(&ended);
+    ended
+}
+
+fn run_in(
+    folder: &DataFolder,
+    job: &'static JobFile,
+    profile: &Profile,
+    args: &RunArgs,
+    output: Output,
+    status: &Arc<StatusFile>,
+) -> Result<()> {
     let storage: Arc<dyn Storage> = Arc::new(folder.storage());
     let environment = threads::environment();
     let options = Options { workers: args.workers, until_end: args.until_end };
-    let wired = wiring::wire(job, &profile, &environment, &storage, &data, &options)?;
+    let wired = wiring::wire(job, profile, &environment, &storage, folder.path(), &options)?;
+    rehearse(job, &wired, &storage, &wired.setup.live)?;
+    let listening = args.page.map(page::listen).transpose()?;
     // Before the job is prepared: what is measured asks for the recorder once.
     let exporter = args.page.map(|_| Exporter::install(wired.kafka.clone()).map(Arc::new)).transpose()?;
     let plan = prepare(wired.setup)?;
     logs::name(&plan);
+    status.name(&plan);
     tracing::info!(
         profile = profile.name,
         workers = plan.workers,
@@ -48,30 +66,31 @@ pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Resu
         plan: plan.clone(),
         kafka: wired.kafka.clone(),
         exporter: exporter.clone(),
-        path: data.join(STATUS),
+        status: status.clone(),
         ends: args.seconds.map(|s| environment.clock.monotonic() + Duration::from_secs(s)),
         environment: environment.clone(),
         terminal: Terminal::new(output),
     };
     environment.spawner.spawn("status", Box::new(watch));
-    if let (Some(port), Some(exporter)) = (args.page, exporter) {
-        let address = page::serve(port, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter)?;
+    if let (Some((listener, address)), Some(exporter)) = (listening, exporter) {
+        page::serve(listener, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter);
         eprintln!("live page: http://{address}");
     }
     let graph = wired.job;
     let ran = threads::run(plan.clone(), move |scope| (job.build)(&mut Job::new(scope, &graph)));
     gather_counters(&plan, &wired.kafka);
     tracing::info!(records = plan.control.status.records.get(), "the job has ended");
-    write_status(&plan, &data.join(STATUS));
-    Terminal::new(output).end(&plan);
+    Terminal::new(output).end(&plan, &ran);
     ran?;
     for traffic in wired.generated.iter().filter(|_| output == Output::Text) {
-        if let Some(line) = super::caught::line(traffic, &profile, &storage)? {
-            eprintln!("{line}");
+        match super::caught::line(traffic, profile, &storage) {
+            Ok(line) => line.iter().for_each(|line| eprintln!("{line}")),
+            // Nothing of the job's: the run itself is done.
+            Err(error) => tracing::warn!(%error, "the attacks that were caught could not be counted"),
         }
     }
-    if let Some(out) = profile.var("output") {
-        export(&profile, &storage, Path::new(&out))?;
+    if let Some(out) = profile.path_var("output")? {
+        export(profile, &storage, &out)?;
     }
     Ok(())
 }
@@ -132,7 +151,7 @@ struct Watch {
     plan: Arc<Plan>,
     kafka: Vec<Arc<KafkaSinkCounters>>,
     exporter: Option<Arc<Exporter>>,
-    path: PathBuf,
+    status: Arc<StatusFile>,
     ends: Option<Duration>,
     environment: Environment,
     terminal: Terminal,
@@ -145,22 +164,11 @@ impl Task for Watch {
             self.plan.control.stop();
         }
         gather_counters(&self.plan, &self.kafka);
-        write_status(&self.plan, &self.path);
+        self.status.update();
         if let Some(exporter) = &self.exporter {
             exporter.keep_up();
         }
         self.terminal.draw(&self.plan, now);
         TaskState::Sleeping(STATUS_EVERY)
-    }
-}
-
-/// For people and tests, not for recovery: a failed write is only reported.
-#[expect(clippy::disallowed_methods, reason = "the status needs to be whole, not durable")]
-fn write_status(plan: &Plan, path: &Path) {
-    let text = serde_json::to_vec_pretty(&plan.control.status.snapshot()).expect("counters are plain data");
-    let temporary = path.with_extension("json.tmp");
-    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
-    if let Err(error) = written {
-        tracing::warn!(%error, path = %path.display(), "the status could not be written");
     }
 }

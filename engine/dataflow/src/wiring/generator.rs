@@ -1,5 +1,6 @@
 //! The `generator` connector: login traffic of `loadgen` as a source, paced by the clock, the same on every replay.
 
+use crate::profile::typed;
 use bytes::Bytes;
 use dataflow_connectors::source::generator::{Generated, Generator, GeneratorSource, Pace};
 use dataflow_core::{Environment, Error, Micros, Result, Source, Storage};
@@ -42,11 +43,21 @@ pub(super) fn build(
     mut table: Table,
     environment: &Environment,
     storage: &Arc<dyn Storage>,
+    place: &str,
 ) -> Result<(Arc<dyn Source>, Arc<Traffic>)> {
-    let paced = table.remove("paced").and_then(|v| v.as_bool()).unwrap_or(true);
-    let mut settings: Settings = Value::Table(table)
-        .try_into()
-        .map_err(|cause: toml::de::Error| Error::user(format!("reading source '{name}': {}", cause.message())))?;
+    let paced = match table.remove("paced") {
+        None => true,
+        Some(Value::Boolean(paced)) => paced,
+        Some(other) => {
+            return Err(Error::user(format!("reading 'paced' of {place}: it is of type {}", other.type_str()))
+                .hint("it must be true (each record when it is due) or false (as fast as they are read)"));
+        }
+    };
+    if table.contains_key("start") {
+        return Err(Error::user(format!("{place} has a 'start'"))
+            .hint("remove it: the traffic begins when the job first starts"));
+    }
+    let mut settings: Settings = typed(table, place)?;
     settings.start = start_of(name, environment, &**storage)?;
     let start = settings.start;
     let traffic = Arc::new(Traffic::new(settings)?);

@@ -1,6 +1,7 @@
 //! From a profile to connectors: each named source, table and sink becomes the part of `dataflow_connectors` that its settings name.
 
 mod generator;
+mod secrets;
 mod sinks;
 mod sources;
 mod until_end;
@@ -9,7 +10,7 @@ pub(crate) use sinks::{LOGS, Topics};
 pub(crate) use sources::Decoders;
 
 use crate::job::{JobFile, JobWiring};
-use crate::profile::Profile;
+use crate::profile::{Profile, typed};
 use dataflow_connectors::sink::kafka::KafkaSinkCounters;
 use dataflow_core::{Environment, Error, Result, Storage};
 use dataflow_loadgen::logins::Traffic;
@@ -18,13 +19,12 @@ use dataflow_runtime::{Plan, RuntimeSettings};
 use dataflow_state::backend::{BackendKind, RocksMemory, RocksMemorySettings, RocksSettings};
 use dataflow_state::binding_log::export::parse_recorded;
 use dataflow_state::table::TableSettings;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sources::Sources;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// `[state]` of a profile.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct StateSettings {
     /// `rocksdb` or `heap`.
@@ -77,9 +77,9 @@ pub(crate) fn wire(
             Error::user(format!("running with {workers} workers")).hint(format!("use 1 to {}", dataflow_core::SHARDS))
         );
     }
-    let settings: RuntimeSettings = profile.section(&["runtime"], &[])?;
+    let settings: RuntimeSettings = profile.section(&["runtime"])?;
     settings.check()?;
-    let state: StateSettings = profile.section(&["state"], &[])?;
+    let state: StateSettings = profile.section(&["state"])?;
     let Sources { sources, decoders, generated } = sources::build(profile, environment, storage, options.until_end)?;
     let sinks = sinks::build(profile, storage)?;
     let params = profile.table(&["params"])?;
@@ -99,7 +99,7 @@ pub(crate) fn wire(
             lookups: lookups(profile)?,
             recorded: recorded(profile)?,
         },
-        job: JobWiring { params, topics: sinks.topics, decoders: Arc::new(decoders) },
+        job: JobWiring { params, topics: sinks.topics, decoders: Arc::new(decoders), asked: Arc::default() },
         kafka: sinks.kafka,
         generated,
     })
@@ -123,19 +123,32 @@ fn backend(state: &StateSettings) -> Result<BackendKind> {
     }
 }
 
+/// `[tables.NAME]` of a profile.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LookupSettings {
+    /// The file with its content.
+    file: String,
+    /// Without a file: the geography of made-up traffic.
+    generate: bool,
+}
+
 fn lookups(profile: &Profile) -> Result<Vec<TableContent>> {
     let mut tables = Vec::new();
     for name in profile.names("tables") {
-        let table = profile.table(&["tables", &name])?;
-        let bytes = match (table.get("file").and_then(|v| v.as_str()), table.get("generate")) {
-            (Some(""), Some(_)) | (None, Some(_)) => dataflow_loadgen::geography::csv().into_bytes(),
-            (Some(file), _) => std::fs::read(profile.path(file)).map_err(|cause| {
-                Error::user(format!("reading table '{name}' from '{file}'"))
-                    .because(cause)
-                    .hint("name another with --set geo=FILE")
-            })?,
-            (None, None) => {
-                return Err(Error::user(format!("table '{name}' of profile '{}' has no 'file'", profile.name)));
+        let at = ["tables", &name];
+        let place = format!("table '{name}' of {}", profile.place());
+        let LookupSettings { file, generate } = typed(profile.table(&at)?, &place)?;
+        let bytes = match (file.as_str(), generate) {
+            ("", true) => dataflow_loadgen::geography::csv().into_bytes(),
+            ("", false) => return Err(Error::user(format!("{place} has no 'file'"))),
+            (file, _) => {
+                let path = profile.path(&[at[0], at[1], "file"], file);
+                std::fs::read(&path).map_err(|cause| {
+                    Error::user(format!("reading table '{name}' from '{}'", path.display()))
+                        .because(cause)
+                        .hint("name another with --set geo=FILE")
+                })?
             }
         };
         let mut hash = [0; 16];
@@ -147,21 +160,17 @@ fn lookups(profile: &Profile) -> Result<Vec<TableContent>> {
 
 /// The epochs of a bindings file, when `--set bindings=recorded` asks for them.
 fn recorded(profile: &Profile) -> Result<Option<Vec<dataflow_state::binding_log::export::RecordedEpoch>>> {
-    match profile.var("bindings").as_deref() {
-        None | Some("own") => Ok(None),
-        Some(kind) => {
-            let input = profile.var("input").unwrap_or_default();
-            let file =
-                if kind == "recorded" { PathBuf::from(input).join("bindings.ndjson") } else { PathBuf::from(kind) };
-            let shown = file.display();
-            let text = std::fs::read_to_string(&file).map_err(|cause| {
-                Error::user(format!("reading the bindings file '{shown}'"))
-                    .because(cause)
-                    .hint("'--set bindings=' takes own, recorded (the input folder's bindings.ndjson) or a file")
-            })?;
-            parse_recorded(&text).map(Some)
-        }
-    }
+    let file = match profile.var("bindings")?.as_deref() {
+        None | Some("own") => return Ok(None),
+        Some("recorded") => profile.path_var("input")?.unwrap_or_default().join("bindings.ndjson"),
+        Some(file) => profile.path(&["vars", "bindings"], file),
+    };
+    let text = std::fs::read_to_string(&file).map_err(|cause| {
+        Error::user(format!("reading the bindings file '{}'", file.display()))
+            .because(cause)
+            .hint("'--set bindings=' takes own, recorded (the input folder's bindings.ndjson) or a file")
+    })?;
+    parse_recorded(&text).map(Some)
 }
 
 /// Adds the Kafka sinks' counters to the plan's.

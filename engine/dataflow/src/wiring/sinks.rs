@@ -1,12 +1,16 @@
 //! Sinks by connector: `local-log`, `kafka`. A sink takes a list of topics; a topic belongs to one sink.
 
-use crate::profile::Profile;
-use dataflow_connectors::kafka_settings::KafkaSinkSettings;
+use super::secrets;
+use super::sources::take_text;
+use crate::profile::{Profile, typed};
+use dataflow_connectors::kafka_settings::{CreateTopics, KafkaSinkSettings};
 use dataflow_connectors::sink::kafka::{KafkaSink, KafkaSinkCounters};
 use dataflow_connectors::sink::local_log::{LocalLogSettings, LocalLogSink};
 use dataflow_core::{Error, Result, Sink, Storage, TopicId};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use toml::{Table, Value};
 
 /// The folder of local logs in the data folder.
 pub(crate) const LOGS: &str = "output";
@@ -23,35 +27,36 @@ pub(crate) struct Sinks {
 pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>) -> Result<Sinks> {
     let mut built = Sinks { sinks: Vec::new(), topics: BTreeMap::new(), kafka: Vec::new() };
     for name in profile.names("sinks") {
-        let mut table = profile.table(&["sinks", &name])?;
-        let connector = table.remove("connector").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        let topics = take_topics(profile, &name, &mut table)?;
+        let at = ["sinks", &name];
+        let mut table = profile.table(&at)?;
+        let place = format!("sink '{name}' of {}", profile.place());
+        let connector = take_text(&mut table, "connector", &place)?;
+        let topics = take_topics(&mut table, &place)?;
         for (id, topic) in topics.iter().enumerate() {
             let taken = built.topics.insert(topic.clone(), (name.clone(), TopicId(id as u16)));
             if let Some((other, _)) = taken {
-                return Err(Error::user(format!("topic '{topic}' is in sink '{name}' and in sink '{other}'")));
+                return Err(Error::user(format!("topic '{topic}' is in sink '{name}' and in sink '{other}'"))
+                    .hint("a topic belongs to one sink, once"));
             }
         }
         match connector.as_str() {
             "local-log" => {
-                let start_over = table.remove("start_over").and_then(|v| v.as_bool()).unwrap_or(false);
-                crate::profile::refuse_unknown(table.keys(), ["start_over"].into_iter(), &format!("sink '{name}'"))?;
+                let LogSettings { start_over } = typed(table, &place)?;
                 let settings =
                     LocalLogSettings { start_over, ..LocalLogSettings::new(&name, format!("{LOGS}/{name}"), topics) };
                 built.sinks.push(Box::new(LocalLogSink::new(storage.clone(), settings)?));
             }
             "kafka" => {
-                resolve_secrets(&mut table)?;
-                let settings: KafkaSinkSettings =
-                    toml::Value::Table(table).try_into().map_err(|cause: toml::de::Error| {
-                        Error::user(format!("reading sink '{name}': {}", cause.message()))
-                    })?;
+                secrets::resolve_client(profile, &at, &mut table)?;
+                if let Some(Value::Table(create)) = table.get("create_topics") {
+                    typed::<CreateTopics>(create.clone(), &format!("'create_topics' of {place}"))?;
+                }
+                let settings: KafkaSinkSettings = typed(table, &place)?;
                 let sink = KafkaSink::new(&name, settings, topics)?;
                 built.kafka.push(sink.counters());
                 built.sinks.push(Box::new(sink));
             }
             other => {
-                let place = format!("sink '{name}' of profile '{}'", profile.name);
                 return Err(crate::profile::unknown("connector", other, ["local-log", "kafka"].into_iter(), &place));
             }
         }
@@ -59,34 +64,16 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>) -> Result<Sin
     Ok(built)
 }
 
-fn take_topics(profile: &Profile, name: &str, table: &mut toml::Table) -> Result<Vec<String>> {
-    let topics = table.remove("topics").and_then(|v| v.try_into::<Vec<String>>().ok()).unwrap_or_default();
-    if topics.is_empty() {
-        return Err(Error::user(format!("sink '{name}' of profile '{}' has no 'topics'", profile.name)));
-    }
-    Ok(topics)
+/// What a local log can be told.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogSettings {
+    /// Throw away the content of another lineage.
+    start_over: bool,
 }
 
-/// Replaces `env:NAME` and `file:PATH` among the client properties by what they refer to.
-pub(crate) fn resolve_secrets(table: &mut toml::Table) -> Result<()> {
-    let Some(toml::Value::Table(client)) = table.get_mut("client") else { return Ok(()) };
-    for (key, value) in client.iter_mut() {
-        let Some(text) = value.as_str() else { continue };
-        let resolved = if let Some(name) = text.strip_prefix("env:") {
-            std::env::var(name).map_err(|_| {
-                Error::user(format!(
-                    "client property '{key}' refers to the environment variable '{name}', which is not set"
-                ))
-            })?
-        } else if let Some(path) = text.strip_prefix("file:") {
-            let secret = std::fs::read_to_string(path).map_err(|cause| {
-                Error::user(format!("client property '{key}' refers to the file '{path}'")).because(cause)
-            })?;
-            secret.trim_end_matches('\n').to_owned()
-        } else {
-            continue;
-        };
-        *value = toml::Value::String(resolved);
-    }
-    Ok(())
+fn take_topics(table: &mut Table, place: &str) -> Result<Vec<String>> {
+    let topics = table.remove("topics").map(Value::try_into::<Vec<String>>).transpose();
+    let topics = topics.ok().flatten().filter(|topics| !topics.is_empty());
+    topics.ok_or_else(|| Error::user(format!("{place} has no 'topics'")).hint("list them: topics = [\"...\"]"))
 }

@@ -1,9 +1,9 @@
 //! Sources by connector: `ndjson`, `generator`, `kafka`; and the decoders of their records by format: `avro`, `json`, `case-lines`.
 
 use super::generator;
-use super::sinks::resolve_secrets;
+use super::secrets;
 use super::until_end::UntilEnd;
-use crate::profile::Profile;
+use crate::profile::{Profile, typed, unknown};
 use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::json::{CaseLineDecoder, JsonDecoder};
 use dataflow_connectors::decode::registry::{RegistrySettings, Schemas};
@@ -12,7 +12,7 @@ use dataflow_connectors::source::kafka::KafkaSource;
 use dataflow_connectors::source::ndjson::NdjsonSource;
 use dataflow_core::{Decode, Environment, Error, Result, Source, SourceId, Storage, Waker};
 use dataflow_loadgen::logins::Traffic;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use toml::{Table, Value};
@@ -34,7 +34,7 @@ impl Decoders {
             Some(Format::Avro(schemas)) => Ok(Box::new(AvroDecoder::<T>::new(schema, schemas.clone(), Waker::none())?)),
             Some(Format::Json) => Ok(Box::new(JsonDecoder::<T>::default())),
             Some(Format::CaseLines) => Ok(Box::new(CaseLineDecoder::<T>::default())),
-            None => Err(crate::profile::unknown("source", source, self.0.keys().map(String::as_str), "the profile")),
+            None => Err(unknown("source", source, self.0.keys().map(String::as_str), "the profile")),
         }
     }
 }
@@ -56,59 +56,44 @@ pub(super) fn build(
     let (mut sources, mut decoders): (Vec<Arc<dyn Source>>, _) = (Vec::new(), BTreeMap::new());
     let mut generated = Vec::new();
     for (rank, name) in profile.names("sources").into_iter().enumerate() {
-        let mut table = profile.table(&["sources", &name])?;
-        let place = format!("source '{name}' of profile '{}'", profile.name);
-        let connector = take_text(&mut table, "connector").unwrap_or_default();
-        let format = take_text(&mut table, "format").unwrap_or_default();
-        let registry = table.remove("registry");
+        let at = ["sources", &name];
+        let mut table = profile.table(&at)?;
+        let place = format!("source '{name}' of {}", profile.place());
+        let connector = take_text(&mut table, "connector", &place)?;
+        let format = take_text(&mut table, "format", &place)?;
+        let registry = registry(profile, &name, &mut table, &place)?;
         let source: Arc<dyn Source> = match connector.as_str() {
-            "ndjson" => ndjson(&name, &mut table, environment, until_end, &place)?,
+            "ndjson" => ndjson(profile, &name, table, environment, until_end, &place)?,
             "generator" => {
-                let (source, traffic) = generator::build(&name, table, environment, storage)?;
+                let (source, traffic) = generator::build(&name, table, environment, storage, &place)?;
                 generated.push(traffic);
                 source
             }
             "kafka" => {
-                resolve_secrets(&mut table)?;
+                secrets::resolve_client(profile, &at, &mut table)?;
                 table.entry("topic").or_insert_with(|| Value::String(name.clone()));
-                let settings: KafkaSourceSettings = Value::Table(table)
-                    .try_into()
-                    .map_err(|cause: toml::de::Error| Error::user(format!("reading {place}: {}", cause.message())))?;
+                let settings: KafkaSourceSettings = typed(table, &place)?;
                 Arc::new(KafkaSource::new(settings, storage.clone())?)
             }
             other => {
-                return Err(crate::profile::unknown(
-                    "connector",
-                    other,
-                    ["ndjson", "generator", "kafka"].into_iter(),
-                    &place,
-                ));
+                return Err(unknown("connector", other, ["ndjson", "generator", "kafka"].into_iter(), &place));
             }
         };
         let format = match format.as_str() {
-            "avro" => {
-                let registry: Option<RegistrySettings> =
-                    registry.map(Value::try_into).transpose().map_err(|cause: toml::de::Error| {
-                        Error::user(format!("reading 'registry' of {place}: {}", cause.message()))
-                    })?;
-                Format::Avro(Schemas::start(
-                    SourceId(rank as u16),
-                    &name,
-                    storage.clone(),
-                    registry.as_ref(),
-                    environment,
-                ))
+            "avro" => Format::Avro(Schemas::start(
+                SourceId(rank as u16),
+                &name,
+                storage.clone(),
+                registry.as_ref(),
+                environment,
+            )),
+            "json" | "case-lines" if registry.is_some() => {
+                return Err(Error::user(format!("{place} has a 'registry', which the format '{format}' never asks"))
+                    .hint("remove it, or set format = \"avro\""));
             }
             "json" => Format::Json,
             "case-lines" => Format::CaseLines,
-            other => {
-                return Err(crate::profile::unknown(
-                    "format",
-                    other,
-                    ["avro", "json", "case-lines"].into_iter(),
-                    &place,
-                ));
-            }
+            other => return Err(unknown("format", other, ["avro", "json", "case-lines"].into_iter(), &place)),
         };
         decoders.insert(name, format);
         sources.push(if until_end { Arc::new(UntilEnd(source)) } else { source });
@@ -116,23 +101,51 @@ pub(super) fn build(
     Ok(Sources { sources, decoders: Decoders(decoders), generated })
 }
 
+fn registry(profile: &Profile, name: &str, table: &mut Table, place: &str) -> Result<Option<RegistrySettings>> {
+    let place = format!("'registry' of {place}");
+    match table.remove("registry") {
+        None => Ok(None),
+        Some(Value::Table(mut registry)) => {
+            secrets::resolve(profile, &["sources", name, "registry"], &["username", "password"], &mut registry)?;
+            typed(registry, &place).map(Some)
+        }
+        Some(other) => Err(Error::user(format!("reading {place}: it is of type {}", other.type_str()))
+            .hint("it must be a table: registry = { url = \"...\" }")),
+    }
+}
+
+/// What the `ndjson` connector can be told.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NdjsonSettings {
+    /// A file, or a folder of files.
+    path: String,
+    /// How many partitions there are at least, whatever the lines name.
+    partitions: Option<u32>,
+}
+
 fn ndjson(
+    profile: &Profile,
     name: &str,
-    table: &mut Table,
+    table: Table,
     environment: &Environment,
     until_end: bool,
     place: &str,
 ) -> Result<Arc<dyn Source>> {
-    let path = take_text(table, "path").ok_or_else(|| Error::user(format!("{place} has no 'path'")))?;
-    let partitions = table.remove("partitions").and_then(|v| v.as_integer());
-    crate::profile::refuse_unknown(table.keys(), ["path", "partitions"].into_iter(), place)?;
-    let mut source = NdjsonSource::new(name, path);
+    let NdjsonSettings { path, partitions } = typed(table, place)?;
+    let mut source = NdjsonSource::new(name, profile.path(&["sources", name, "path"], &path));
     if let Some(count) = partitions {
-        source = source.partitions(count as u32);
+        source = source.partitions(count);
     }
     Ok(Arc::new(if until_end { source } else { source.follow(environment.spawner.clone()) }))
 }
 
-fn take_text(table: &mut Table, key: &str) -> Option<String> {
-    table.remove(key).and_then(|v| v.as_str().map(str::to_owned))
+/// Takes a text out of a component's settings; empty when it is not there.
+pub(super) fn take_text(table: &mut Table, key: &str, place: &str) -> Result<String> {
+    match table.remove(key) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(Error::user(format!("reading '{key}' of {place}: it is of type {}", other.type_str()))
+            .hint("it must be a text")),
+    }
 }

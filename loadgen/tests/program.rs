@@ -1,0 +1,130 @@
+//! The program `loadgen`: its closing summary, its exit codes, and Ctrl-C on traffic without end, against librdkafka's mock broker.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // All of this file is a test, and waits for a process by the clock.
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const TOPIC: &str = "login-events";
+
+fn loadgen(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A registry that gives every schema the id 1. It ends with the test's process.
+fn registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut request) = (stream.unwrap(), vec![0; 64 << 10]);
+            let mut read = stream.read(&mut request).unwrap();
+            let head = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+            while head(&request[..read]).is_none_or(|head| {
+                let lines = text(&request[..head]).to_lowercase();
+                let length =
+                    lines.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                read < head + length.unwrap()
+            }) {
+                read += stream.read(&mut request[read..]).unwrap();
+            }
+            let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{\"id\":1}";
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Records of the topic.
+fn written(brokers: &str) -> u64 {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "t").create().unwrap();
+    (0..2).map(|p| consumer.fetch_watermarks(TOPIC, p, PATIENCE).unwrap().1 as u64).sum()
+}
+
+/// Whether the record at the place of an attack is there.
+fn is_there(brokers: &str, place: &Value) -> bool {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "t").create().unwrap();
+    let mut list = TopicPartitionList::new();
+    let (partition, offset) = (place["partition"].as_i64().unwrap() as i32, place["offset"].as_i64().unwrap());
+    list.add_partition_offset(TOPIC, partition, Offset::Offset(offset)).unwrap();
+    consumer.assign(&list).unwrap();
+    consumer.poll(PATIENCE).unwrap().is_ok()
+}
+
+fn end(child: Child) -> Output {
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn ctrl_c_flushes_what_was_written_and_keeps_its_labels() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 2, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let folder = tempfile::tempdir().unwrap();
+    let labels = folder.path().join("labels.ndjson");
+    let words = ["logins", "--kafka", &brokers, "--registry", &registry(), "--partitions", "2", "--users", "200"];
+    let mut command = loadgen(&words);
+    // A linger that no wait of the test outlasts: without a flush nothing would be there.
+    command.args(["--rate", "500", "--attacks", "400", "--property", "linger.ms=8000", "--output", "json", "--labels"]);
+    let child = command.arg(&labels).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(written(&brokers), 0);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let began = Instant::now();
+    let said = end(child);
+    assert!(began.elapsed() < PATIENCE);
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+    let summary: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let records = summary["records"].as_u64().unwrap();
+    assert!(records > 500, "{summary}");
+    assert_eq!(records, written(&brokers));
+    let labels: Vec<Value> =
+        std::fs::read_to_string(labels).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!labels.is_empty());
+    assert!(labels.iter().all(|label| is_there(&brokers, &label["last"])), "{labels:?}");
+    let attacks: u64 = summary["attacks"].as_object().unwrap().values().map(|a| a["all"].as_u64().unwrap()).sum();
+    assert_eq!(attacks, labels.len() as u64);
+}
+
+#[test]
+fn the_summary_as_json_and_the_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("case");
+    let said = loadgen(&["logins", "--count", "500", "--attacks", "60", "--output", "json", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+    let summary: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(summary["records"], 500);
+    assert_eq!(summary["of_partitions"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum::<u64>(), 500);
+
+    let failed = |words: &[&str], code: i32, part: &str| {
+        let said = loadgen(words).output().unwrap();
+        assert_eq!(said.status.code(), Some(code), "{words:?}: {}", text(&said.stderr));
+        assert!(text(&said.stderr).contains(part), "{words:?}: {}", text(&said.stderr));
+    };
+    let folder = folder.path().to_str().unwrap();
+    failed(&["logins", "--out", folder], 2, "--count or --seconds");
+    failed(&["logins", "--count", "5", "--users", "0", "--out", folder], 2, "'users' = 0");
+    failed(&["logins"], 2, "--out");
+    failed(&["geo", "--out", "/no/such/folder/geo.csv"], 3, "/no/such/folder/geo.csv");
+    failed(&["geo", "--out", "/no/such/folder/geo.csv", "--output", "json"], 3, "\"exit_code\":3");
+    let help = loadgen(&["--help"]).output().unwrap();
+    assert!(text(&help.stdout).contains("Exit codes: 0"), "{}", text(&help.stdout));
+}
