@@ -14,14 +14,26 @@ use std::time::Duration;
 /// for 20 ms of 100 MB/s; in the client a small record takes three times its bytes.
 pub const QUEUED_KB_MAX_DEFAULT: u32 = 2 * 1024;
 
-/// Bytes that a producer may hold unacknowledged, in KiB: bounds memory, and is more than the largest record.
-const QUEUED_FOR_SENDING_KB_MAX: u32 = 32 * 1024;
+/// The largest message that a producer sends and a created topic takes: the row of the largest record that is decoded
+/// ([`RECORD_BYTES_MAX`](crate::decode::RECORD_BYTES_MAX)), whose every byte JSON may write as six, in the key and in the value; and a
+/// rest for what else stands in a row. Below the largest request that a broker takes by default (100 MiB).
+pub const MESSAGE_BYTES_MAX: usize = 12 * crate::decode::RECORD_BYTES_MAX + (1 << 20);
+
+/// Bytes of one answer of a broker, and what librdkafka lets a batch of zstd unfold into. What is larger stops its partition, so it is
+/// not lower than what another job may have written. Most answers are far smaller: librdkafka keeps `fetch.max.bytes` to
+/// `queued_kb_max`, beyond which a broker sends a first batch alone. gzip, snappy and lz4 unfold without a bound of the client's: a
+/// known limit, and one for who may write to the topic.
+const RECEIVE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (1 << 20);
 
 /// Records that a producer may hold unacknowledged: a row of some 300 bytes takes twice that in the client, so this is 10 MB.
 const QUEUED_FOR_SENDING_MAX: u32 = 16 * 1024;
 
+/// Bytes that a producer may hold unacknowledged, in KiB: the largest row has to fit. How much is handed over at once is bounded in
+/// `sink/kafka/batch.rs`.
+const QUEUED_FOR_SENDING_KB_MAX: usize = (MESSAGE_BYTES_MAX >> 10) + 1024;
+
 /// Properties that exactly-once and replay rest on; a value in `client` would silently break them.
-const OURS: [&str; 19] = [
+const OURS: [&str; 20] = [
     "acks",
     "allow.auto.create.topics",
     "auto.offset.reset",
@@ -37,6 +49,7 @@ const OURS: [&str; 19] = [
     "group.id",
     "isolation.level",
     "max.in.flight.requests.per.connection",
+    "message.max.bytes",
     "message.timeout.ms",
     "queued.max.messages.kbytes",
     "transaction.timeout.ms",
@@ -105,10 +118,12 @@ pub struct KafkaSourceSettings {
     /// Further client properties.
     #[serde(default)]
     pub client: ClientProperties,
-    /// The topic was deleted and created again.
+    /// The topic was deleted and created again. `skip` waits until its offsets have passed the bound ones and counts what stands
+    /// below; a replay that needs the old topic stops.
     #[serde(default)]
     pub on_recreated: OnLoss,
-    /// Offsets were lost to retention.
+    /// Offsets were lost to retention. `skip` goes on with the oldest record there is, and counts what was passed over. It does
+    /// not help where a replay needs them: the epochs that read them were bound, so the replay stops with both counts.
     #[serde(default)]
     pub on_lost: OnLoss,
     /// Read a compacted topic although a replay may then find fewer records than were bound.
@@ -194,6 +209,11 @@ impl KafkaSourceSettings {
         Duration::from_millis(self.discover_interval_ms.max(1))
     }
 
+    /// Between two looks at what may pass, such as a topic that a restarting broker does not know: a few seconds in all.
+    pub(crate) fn look_interval(&self) -> Duration {
+        self.discover_interval().min(Duration::from_secs(1))
+    }
+
     /// The consumer's configuration.
     ///
     /// # Errors
@@ -225,6 +245,7 @@ impl KafkaSinkSettings {
         config
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", &timeout)
+            .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
             // Rows are handed over in one go, and the flush that follows waits for no lingering: one request a partition.
             .set("linger.ms", "100")
             // What is acknowledged needs no report of its own: the flush counts.
@@ -255,9 +276,13 @@ fn consumer(brokers: &str, client: &ClientProperties, group: &str, isolation: &s
         .set("check.crcs", "true")
         .set("allow.auto.create.topics", "false");
     // An alert's latency is a tick: neither the broker nor the client may sit on a record or back off for long.
-    for (key, value) in
-        [("fetch.wait.max.ms", "100"), ("fetch.queue.backoff.ms", "10"), ("fetch.error.backoff.ms", "100")]
-    {
+    let receive = RECEIVE_BYTES_MAX.to_string();
+    for (key, value) in [
+        ("fetch.wait.max.ms", "100"),
+        ("fetch.queue.backoff.ms", "10"),
+        ("fetch.error.backoff.ms", "100"),
+        ("receive.message.max.bytes", &receive),
+    ] {
         if config.get(key).is_none() {
             config.set(key, value);
         }

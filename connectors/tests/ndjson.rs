@@ -55,7 +55,9 @@ fn what_is_refused() {
     refused(&format!("{}\n\nnonsense\n", line(0, 0)), "line 3 does not say");
     refused("{\"partition\":0,\"offset\":0,\"raw\":\"%\"}\n", "base64");
     refused("{\"partition\":0,\"offset\":0,\"raw\":\"eyJldmVudCI6MX0=\"}\n", "reads as a line with an event");
-    refused(&format!("{{\"partition\":0,\"offset\":0,\"event\":\"{}\"}}", "x".repeat(1 << 20)), "longer than");
+    let long = "x".repeat(1 << 20);
+    refused(&format!("{{\"event\":\"{long}\",\"partition\":0,\"offset\":0}}"), "within the first 1024");
+    refused(&format!("{{\"partition\":0,\"offset\":7,\"event\":\"{long}\"}}"), "has offset 7 of partition 0 where 0");
     assert!(NdjsonSource::new("s", "/nowhere/x.ndjson").open(0, 1, Waker::none()).is_err());
 }
 
@@ -78,6 +80,35 @@ fn raw_lines_are_those_bytes_and_dead() {
     let mut decoder = CaseLineDecoder::<serde_json::Value>::default();
     let kinds: Vec<_> = out.iter().map(|r| matches!(decoder.decode(r), Decoded::Value(_))).collect();
     assert_eq!(kinds, [false, false, true]);
+}
+
+#[test]
+fn a_line_too_long_is_a_dead_letter_where_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.ndjson");
+    for (offset, megabytes) in [(1, 2), (3, 9), (4, 4)] {
+        if offset == 1 || offset == 3 {
+            append(&path, &format!("{}\n", line(0, offset - 1)));
+        }
+        append(
+            &path,
+            &format!("{{\"offset\":{offset},\"partition\":0,\"event\":\"{}\"}}\n", "x".repeat(megabytes << 20)),
+        );
+    }
+    append(&path, &format!("{}\n{{\"partition\":0,\"offset\":6,\"event\":\"{}", line(0, 5), "y".repeat(5 << 20)));
+    let check = |source: NdjsonSource, end: Poll| {
+        let mut reader = open(&source.partitions(1));
+        reader.assign(0, 0).unwrap();
+        let mut out = Vec::new();
+        while reader.poll(0, None, 100, &mut out).unwrap() != end {}
+        assert_eq!(out.iter().map(|r| r.offset).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+        for record in &out {
+            let expected = [0, 2, 5].contains(&record.offset).then(|| line(0, record.offset));
+            assert_eq!(record.value.as_deref(), expected.as_deref().map(str::as_bytes), "{}", record.offset);
+        }
+    };
+    check(NdjsonSource::new("s", &path), Poll::Ended);
+    check(NdjsonSource::new("s", &path).follow(Arc::new(Idle)), Poll::AtEnd);
 }
 
 proptest! {

@@ -1,15 +1,14 @@
 //! JSON in, `T` out: plain values, and the lines of a case file.
 //!
 //! What does not decode is dead with the reason `undecodable`, as SEMANTICS "Login records" has it: a null value, bytes that
-//! are not JSON, fields that are missing or of another type, bytes left over. Nesting is bounded by serde_json (128).
+//! are not JSON, fields that are missing or of another type, bytes left over, or more of them
+//! than [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX). Nesting is bounded by serde_json (128).
 
+use super::UNDECODABLE;
 use dataflow_core::{Decode, Decoded, Record};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
-
-/// The reason of everything that does not decode.
-const UNDECODABLE: &str = "undecodable";
 
 /// A record whose value is one JSON text of a `T`.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +49,7 @@ impl<T: DeserializeOwned> Decode<T> for CaseLineDecoder<T> {
 }
 
 fn parse<T: DeserializeOwned>(record: &Record) -> Option<T> {
-    let bytes = record.value.as_ref()?;
+    let bytes = record.value.as_ref().filter(|_| super::is_decodable(record))?;
     // serde reads a struct from an array of its fields too; a record is an object.
     let is_object = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     is_object.then(|| serde_json::from_slice(bytes).ok())?
@@ -100,6 +99,8 @@ mod tests {
         check(Some(r#"["ana",true]"#), None, None);
         check(Some(&"[".repeat(100_000)), None, None);
         check(Some(""), None, None);
+        let padded = format!(r#"{{"user_id":"ana"}}{}"#, " ".repeat(crate::decode::RECORD_BYTES_MAX));
+        check(Some(&padded), None, None);
         check(None, None, None);
     }
 

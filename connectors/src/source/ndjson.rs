@@ -9,6 +9,8 @@
 //! Lines stand in their order of arrival, all partitions mixed; the offsets of a partition follow one another. A reader
 //! holds the byte position of each record of its own partitions, never the text. With `follow` the files may grow and new ones
 //! may come; a last line without its newline then waits for it. Without, the end of the files is the end of the source.
+//! A line of more than [`LINE_BYTES_MAX`] is a record without key and value, and so a dead letter: it is passed over piece by piece,
+//! whatever its length, and stands where its first [`HEAD_BYTES_MAX`] say.
 //! It refuses a line that says no position, an offset that does not follow, a file that shrank, and `raw` bytes that
 //! would pass for a line with an event.
 
@@ -17,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dataflow_core::{Discovered, Error, Poll, Record, Result, Source, SourceReader, Spawner, Waker};
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -28,8 +30,10 @@ use std::time::Duration;
 
 /// Records that one reader indexes, 16 bytes each: 256 MiB of index. Longer inputs belong into a broker.
 pub const RECORDS_MAX: usize = 16 << 20;
-/// The longest line: the usual largest message of a broker.
+/// The longest line that is read: the usual largest message of a broker.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Where a longer line must have said its partition and offset.
+pub const HEAD_BYTES_MAX: usize = 1 << 10;
 /// Bytes scanned at once, and at most in one poll of a growing file.
 const SCAN_BYTES: usize = 4 << 20;
 /// Bytes read at once for a partition's records.
@@ -99,6 +103,8 @@ struct Scanned {
     file: File,
     bytes: u64,
     lines: u64,
+    /// `bytes` stands within a line that is too long, whose record is known.
+    is_within: bool,
 }
 
 /// The records of a partition; the first has offset `first`.
@@ -111,9 +117,12 @@ struct Entries {
 #[derive(Clone, Copy)]
 struct Entry {
     position: u64,
+    /// [`TOO_LONG`] for a line that is not read.
     length: u32,
     file: u32,
 }
+
+const TOO_LONG: u32 = u32::MAX;
 
 impl Entries {
     fn end(&self) -> u64 {
@@ -143,6 +152,34 @@ struct WithEvent<T> {
 #[derive(Deserialize)]
 struct WithUser {
     user_id: String,
+}
+
+/// The head of a line that is not read as a whole.
+fn long_head(line: &[u8]) -> Option<Head> {
+    /// Keeps what it meets: the text ends in the middle, so that reading it ends in an error.
+    struct Fields<'f>(&'f mut (Option<u32>, Option<u64>));
+    impl<'de> Visitor<'de> for Fields<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a line")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(key) = map.next_key::<String>()? {
+                match &*key {
+                    "partition" => self.0.0 = Some(map.next_value()?),
+                    "offset" => self.0.1 = Some(map.next_value()?),
+                    _ => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut found = (None, None);
+    let head = &line[..HEAD_BYTES_MAX.min(line.len())];
+    let _ = serde_json::Deserializer::from_slice(head).deserialize_map(Fields(&mut found));
+    Some(Head { partition: found.0?, offset: found.1?, raw: None })
 }
 
 fn raw_bytes(raw: Option<&str>) -> Result<Option<Bytes>, &'static str> {
@@ -185,7 +222,7 @@ impl Index {
         for path in paths {
             if !self.files.iter().any(|known| known.path == path) {
                 let file = File::open(&path).map_err(failed)?;
-                self.files.push(Scanned { path, file, bytes: 0, lines: 0 });
+                self.files.push(Scanned { path, file, bytes: 0, lines: 0, is_within: false });
             }
         }
         Ok(())
@@ -207,16 +244,19 @@ impl Index {
         let mut position = start;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let (line, step) = match rest.iter().position(|b| *b == b'\n') {
+            let newline = rest.iter().position(|b| *b == b'\n');
+            let (line, step) = match newline {
                 Some(end) => (&rest[..end], end + 1),
-                None if rest.len() > LINE_BYTES_MAX => (rest, rest.len()),
+                None if self.files[number].is_within || rest.len() > LINE_BYTES_MAX => (rest, rest.len()),
                 None if at_end && self.source.follow.is_none() => (rest, rest.len()),
                 None => break,
             };
-            self.line(number, position, line)?;
+            if !std::mem::replace(&mut self.files[number].is_within, newline.is_none()) {
+                self.line(number, position, line)?;
+            }
             position += step as u64;
             rest = &rest[step..];
-            self.files[number].lines += 1;
+            self.files[number].lines += u64::from(newline.is_some());
             self.files[number].bytes = position;
         }
         // Without a newline in the rest, either the end is here or the next scan begins with a longer piece.
@@ -226,17 +266,28 @@ impl Index {
     fn line(&mut self, file: usize, position: u64, line: &[u8]) -> Result<()> {
         let Scanned { path, lines, .. } = &self.files[file];
         let refuse = |why: &str| Error::user(format!("read '{}': line {} {why}", path.display(), lines + 1));
-        if line.iter().all(u8::is_ascii_whitespace) {
+        let is_long = line.len() > LINE_BYTES_MAX;
+        if !is_long && line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        if line.len() > LINE_BYTES_MAX {
-            return Err(refuse(&format!("is longer than {LINE_BYTES_MAX} bytes")));
+        let hint = "each line is a JSON object with 'partition', 'offset', and 'event' or 'raw'";
+        let head: Head = match is_long {
+            true => long_head(line).ok_or_else(|| {
+                let place = format!("is longer than {LINE_BYTES_MAX} bytes and does not say its partition and offset");
+                refuse(&format!("{place} within the first {HEAD_BYTES_MAX}")).hint(hint)
+            })?,
+            false => serde_json::from_slice(line)
+                .map_err(|e| refuse("does not say its partition and offset").because(e).hint(hint))?,
+        };
+        if is_long {
+            tracing::warn!(
+                file = %path.display(),
+                line = lines + 1,
+                partition = head.partition,
+                offset = head.offset,
+                "a line is longer than {LINE_BYTES_MAX} bytes; it is a dead letter without its bytes"
+            );
         }
-        let head: Head = serde_json::from_slice(line).map_err(|e| {
-            refuse("does not say its partition and offset")
-                .because(e)
-                .hint("each line is a JSON object with 'partition', 'offset', and 'event' or 'raw'")
-        })?;
         if self.source.partitions.is_some_and(|count| head.partition >= count) {
             return Err(refuse(&format!("is of partition {}, which the source does not have", head.partition)));
         }
@@ -259,7 +310,8 @@ impl Index {
         }
         let first = head.offset;
         let entries = self.partitions.entry(head.partition).or_insert(Entries { first, entries: Vec::new() });
-        entries.entries.push(Entry { position, length: line.len() as u32, file: file as u32 });
+        let length = if is_long { TOO_LONG } else { line.len() as u32 };
+        entries.entries.push(Entry { position, length, file: file as u32 });
         self.records += 1;
         Ok(())
     }
@@ -386,7 +438,10 @@ impl SourceReader for NdjsonReader {
             };
             let path = &self.index.files[entry.file as usize].path;
             let offset = place.next;
-            out.push(record(offset, place.line(*entry, &self.index.files)?, path)?);
+            out.push(match entry.length {
+                TOO_LONG => Record { offset, key: None, value: None },
+                _ => record(offset, place.line(*entry, &self.index.files)?, path)?,
+            });
             place.next += 1;
         }
         Ok(Poll::More)

@@ -214,6 +214,19 @@ fn at_least_once_writes_its_marker_after_the_rows() {
     assert_eq!(job.rows(0, "read_committed")[0], ["row 1", "row 2"]);
 }
 
+/// Topics take 1 MB unless told otherwise; 80 MiB is about what the test's own consumer takes.
+#[test]
+#[ignore = "needs a broker: make e2e"]
+fn a_row_of_many_megabytes_fits_into_a_created_topic() {
+    let job = Job::new();
+    let (mut sink, found) = job.open(1, 5);
+    found.unwrap();
+    let value = "x".repeat(80 << 20);
+    sink.commit(&[epoch(1, vec![row(0, 0, &value)])]).unwrap();
+    assert!(job.rows(0, "read_committed")[0] == [value], "the row is not there, or not whole");
+    assert_eq!(sink.counters().reinitialised.load(Relaxed), 0);
+}
+
 /// More rows than the client's queue holds (100 000).
 #[test]
 #[ignore = "needs a broker: make e2e"]

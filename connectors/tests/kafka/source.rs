@@ -216,7 +216,7 @@ fn records_lost_to_retention_are_noticed() {
     skipping.reader.assign(0, 1).unwrap();
     skipping.reader.discover().unwrap();
     assert_eq!(skipping.values(0, None), ["d"]);
-    assert_eq!(skipping.source.counters().lost_offsets.load(Relaxed), 2);
+    assert_eq!(skipping.source.counters().lost.load(Relaxed), 2);
 
     // Removed while it runs, before it was read: assigned as a partition that the reader knows.
     let mut running = Reading::start(&topic, "");
@@ -225,7 +225,7 @@ fn records_lost_to_retention_are_noticed() {
     let mut running = Reading::start(&topic, r#","on_lost":"skip""#);
     running.reader.assign(0, 0).unwrap();
     assert_eq!(running.values(0, None), ["d"]);
-    assert_eq!(running.source.counters().lost_offsets.load(Relaxed), 3);
+    assert_eq!(running.source.counters().lost.load(Relaxed), 3);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod binding;
+pub mod caught;
 pub mod environment;
 pub mod error;
 pub mod event;
@@ -22,6 +23,7 @@ pub mod watermark;
 
 pub use actor::{Mailbox, Spawner, Task, TaskState, Waker};
 pub use binding::{Advance, Binding, BindingState, ChainHash, SchemaBinding, TableBinding};
+pub use caught::{caught, is_caught};
 pub use environment::{Clock, Environment, Random};
 pub use error::{Error, Fault, Result};
 pub use event::{DeadLetter, EventTime, Position, Stamped};

@@ -3,7 +3,7 @@
 //! The runtime's source operator owns epochs, bindings, replay and backpressure; a connector only moves bytes. A reader
 //! never blocks: it returns what is there and calls its waker when more has come.
 
-use crate::{Result, SchemaBinding, Waker};
+use crate::{Epoch, Result, SchemaBinding, Waker};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -78,7 +78,14 @@ pub trait SourceReader {
         None
     }
 
-    /// Told when a checkpoint is complete: the offsets it would restore, by partition. For lag tools, never read back.
+    /// Told on start and when a checkpoint is complete: the offsets that the oldest kept one would restore, by partition. What
+    /// lies after them must not be lost.
+    fn restorable(&mut self, offsets: &BTreeMap<u32, u64>) {
+        let _ = offsets;
+    }
+
+    /// Told on start and when a checkpoint is complete: the offsets that it would restore, by partition. For lag tools, never
+    /// read back.
     fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
         let _ = offsets;
     }
@@ -114,8 +121,22 @@ pub trait Decode<T> {
         Vec::new()
     }
 
-    /// What ids were bound to mean. Called on start with everything bound so far, before any record: a replay uses
-    /// only this.
+    /// Shows a record whose turn has not come because one before it is unresolved, so that what it needs is asked for already.
+    fn foresee(&mut self, record: &Record) {
+        let _ = record;
+    }
+
+    /// Told when an epoch begins, before its records. With `bound` it is replayed and its row binds these ids, of all sources:
+    /// then an id that neither this row nor one before it has bound means nothing, whatever it came to mean later.
+    ///
+    /// # Errors
+    /// As [`Decode::bind`].
+    fn begin(&mut self, epoch: Epoch, bound: Option<&[SchemaBinding]>) -> Result<()> {
+        let _ = (epoch, bound);
+        Ok(())
+    }
+
+    /// What ids were bound to mean up to the restored checkpoint. Called on start, before everything else.
     ///
     /// # Errors
     /// When the text of a bound schema is missing from the local store or differs from its hash.

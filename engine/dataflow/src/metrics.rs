@@ -5,7 +5,7 @@
 //! `ARCHITECTURE.md` shows it, nothing else is served, and a test holds the three together.
 
 use crate::page;
-use dataflow_connectors::sink::kafka::KafkaSinkCounters;
+use crate::wiring::KafkaCounters;
 use dataflow_core::time::SECOND;
 use dataflow_core::{Error, Result};
 use dataflow_runtime::Plan;
@@ -15,7 +15,6 @@ use dataflow_runtime::measures::keys::StateMeasure;
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric: name, kind, labels, meaning.
-const METRICS: [(&str, Kind, &str, &str); 48] = [
+const METRICS: [(&str, Kind, &str, &str); 51] = [
     ("dataflow_job_info", Gauge, "job, profile, generation, lineage, version", "1: which job this is"),
     ("dataflow_ready", Gauge, "", "1 when the job reads its input live"),
     ("dataflow_records_total", Counter, "worker", "records read"),
@@ -65,6 +64,14 @@ const METRICS: [(&str, Kind, &str, &str); 48] = [
     ),
     ("dataflow_partition_idle", Gauge, "partition", "1 when the watermark does not wait for the partition"),
     ("dataflow_partition_ahead", Gauge, "partition", "1 when the partition waits for slower ones"),
+    ("dataflow_lost_records_total", Counter, "", "records lost to retention and passed over (`on_lost = \"skip\"`)"),
+    (
+        "dataflow_skipped_records_total",
+        Counter,
+        "",
+        "records of a topic created anew below the bound offsets (`on_recreated = \"skip\"`)",
+    ),
+    ("dataflow_recreated_topics_total", Counter, "", "times that a source topic was found gone or created anew"),
     ("dataflow_watermark_seconds", Gauge, "", "the job's watermark, Unix time"),
     ("dataflow_operator_busy_microseconds_total", Counter, "operator, worker", "time in which an operator ran"),
     ("dataflow_operator_activations_total", Counter, "operator, worker", "times an operator ran"),
@@ -102,7 +109,7 @@ const METRICS: [(&str, Kind, &str, &str); 48] = [
 /// Owns the process's recorder.
 pub(crate) struct Exporter {
     handle: PrometheusHandle,
-    kafka: Vec<Arc<KafkaSinkCounters>>,
+    kafka: KafkaCounters,
 }
 
 impl Exporter {
@@ -110,7 +117,7 @@ impl Exporter {
     ///
     /// # Errors
     /// When the process has one already.
-    pub(crate) fn install(kafka: Vec<Arc<KafkaSinkCounters>>) -> Result<Exporter> {
+    pub(crate) fn install(kafka: KafkaCounters) -> Result<Exporter> {
         let failed = |cause: metrics_exporter_prometheus::BuildError| Error::us("starting the metrics").because(cause);
         let bounds: Vec<f64> = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).collect();
         let suffix = Matcher::Suffix("_seconds".to_owned());
@@ -191,6 +198,9 @@ fn records(plan: &Plan) {
     counter!("dataflow_backpressure_microseconds_total").absolute(status.backpressure_us);
     counter!("dataflow_full_epochs_total").absolute(status.full_epochs);
     counter!("dataflow_aborted_transactions_total").absolute(status.aborted_transactions);
+    counter!("dataflow_lost_records_total").absolute(status.lost_records);
+    counter!("dataflow_skipped_records_total").absolute(status.skipped_records);
+    counter!("dataflow_recreated_topics_total").absolute(status.recreated_topics);
     if let Some(watermark) = control.watermark() {
         gauge!("dataflow_watermark_seconds").set(seconds(watermark.0));
     }

@@ -51,9 +51,34 @@ pub struct CheckpointRequest {
 #[derive(Default)]
 pub(crate) struct Completed {
     /// Offsets of the newest one.
-    pub(crate) offsets: BTreeMap<Partition, u64>,
+    pub(crate) newest: BTreeMap<Partition, u64>,
+    /// Offsets of the oldest kept one: what a source must still be able to read from.
+    pub(crate) oldest: BTreeMap<Partition, u64>,
     /// Cuts whose local copies may go, by operator and worker.
     pub(crate) released: BTreeMap<(String, usize), Vec<Epoch>>,
+}
+
+impl Completed {
+    /// What is allowed before this generation has written a checkpoint; `restored` is the one it begins with.
+    pub(crate) fn on_start(restored: Option<&Manifest>, store: &CheckpointStore) -> Result<Completed> {
+        let mut completed = Completed::default();
+        if let Some(restored) = restored {
+            completed.is_newest(restored, store)?;
+        }
+        Ok(completed)
+    }
+
+    /// Takes the offsets of the newest checkpoint, and of the oldest that can be read.
+    fn is_newest(&mut self, manifest: &Manifest, store: &CheckpointStore) -> Result<()> {
+        let oldest = store.list()?.iter().rev().find_map(|kept| store.read(kept).ok());
+        self.newest = offsets(manifest);
+        self.oldest = oldest.as_ref().map_or_else(|| self.newest.clone(), offsets);
+        Ok(())
+    }
+}
+
+fn offsets(manifest: &Manifest) -> BTreeMap<Partition, u64> {
+    manifest.state.partitions.iter().map(|(partition, state)| (*partition, state.end)).collect()
 }
 
 /// The checkpoint writer: stores the cuts, writes the manifest, removes what nothing needs.
@@ -155,7 +180,7 @@ impl Writer {
         *self.trim.lock().expect("no holder panics") = oldest;
         self.sinks.values().for_each(|sink| sink.forget_outputs_before(manifest.epoch));
         let mut completed = self.completed.lock().expect("no holder panics");
-        completed.offsets = manifest.state.partitions.iter().map(|(p, state)| (*p, state.end)).collect();
+        completed.is_newest(&manifest, &self.store)?;
         for part in &request.parts {
             completed.released.entry((part.operator.clone(), part.worker)).or_default().push(manifest.epoch);
         }
@@ -178,4 +203,49 @@ fn sizes(manifest: &Manifest, known: &mut BTreeSet<(String, u64)>) -> Checkpoint
     };
     *known = files.into_keys().collect();
     measure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataflow_core::binding::PartitionState;
+    use dataflow_core::{Micros, SourceId};
+    use dataflow_state::storage::MemoryStorage;
+
+    #[test]
+    fn sources_are_told_of_the_newest_and_of_the_oldest_kept_checkpoint() {
+        const KEPT: usize = 3;
+        let store = CheckpointStore::open(Arc::new(MemoryStorage::new()), "checkpoints", KEPT).unwrap();
+        let partition = Partition { source: SourceId(0), index: 1 };
+        let told = |completed: &Completed| (completed.newest[&partition], completed.oldest[&partition]);
+        let mut newest = None;
+        let mut completed = Completed::on_start(None, &store).unwrap();
+        assert!(completed.newest.is_empty() && completed.oldest.is_empty());
+        for epoch in 1..=5 {
+            let mut state = BindingState::default();
+            state.partitions.insert(partition, PartitionState { end: epoch * 100, newest: None });
+            let manifest = Manifest {
+                version: MANIFEST_VERSION,
+                job: "job".into(),
+                fingerprint: String::new(),
+                lineage: Lineage(1),
+                generation: Generation { number: 1, nonce: 1 },
+                epoch,
+                chain: ChainHash::default(),
+                clock: Micros(0),
+                state,
+                sources: vec!["s".into()],
+                workers: 1,
+                parts: Vec::new(),
+                sinks: BTreeMap::new(),
+                clean: false,
+            };
+            store.complete(&manifest).unwrap();
+            store.collect(&[], 1).unwrap();
+            completed.is_newest(&manifest, &store).unwrap();
+            assert_eq!(told(&completed), (epoch * 100, epoch.saturating_sub(KEPT as u64 - 1).max(1) * 100));
+            newest = Some(manifest);
+        }
+        assert_eq!(told(&Completed::on_start(newest.as_ref(), &store).unwrap()), (500, 300));
+    }
 }

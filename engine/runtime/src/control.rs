@@ -234,6 +234,12 @@ status! {
     damaged_checkpoints,
     /// Transactions aborted or of unknown outcome and resolved.
     aborted_transactions,
+    /// Records of sources, by their offsets, that retention removed before they were read and that were passed over as the settings say.
+    lost_records,
+    /// Records, by their offsets, of source topics created anew that stood below the bound offsets and were passed over as the settings say.
+    skipped_records,
+    /// Times that a source topic was found gone or created anew.
+    recreated_topics,
 }
 
 /// A number that many threads may change.

@@ -220,7 +220,7 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         let restored = manifest.as_ref().and_then(|m| m.sinks.get(&name)).copied();
         sinks.insert(name, Arc::new(SinkConnection::start(&environment, &control, sink, marker, restored)));
     }
-    let completed = Arc::new(Mutex::new(Completed::default()));
+    let completed = Arc::new(Mutex::new(Completed::on_start(manifest.as_ref(), &store)?));
     let writer = Writer {
         job: name.clone(),
         fingerprint,
@@ -391,9 +391,9 @@ impl Plan {
         format!("{}/{}", self.sources[usize::from(partition.source.0)].name(), partition.index)
     }
 
-    /// All schema ids of a source that any row has bound.
+    /// The schema ids of a source that were bound up to the restored checkpoint; a replayed row brings its own.
     pub(crate) fn bound_schemas(&self, source: SourceId) -> Vec<SchemaBinding> {
-        let all = self.start.bound.schemas.iter().filter(|((s, _), _)| *s == source);
+        let all = self.start.state.schemas.iter().filter(|((s, _), _)| *s == source);
         all.map(|((source, id), hash)| SchemaBinding { source: *source, id: *id, hash: *hash }).collect()
     }
 
@@ -465,12 +465,14 @@ impl Plan {
         })
     }
 
-    /// Offsets that the newest checkpoint of this generation would restore, by partition.
-    pub(crate) fn checkpointed_offsets(&self, source: SourceId) -> Option<BTreeMap<u32, u64>> {
+    /// Offsets that the newest checkpoint would restore, and those of the oldest, by partition.
+    pub(crate) fn checkpointed_offsets(&self, source: SourceId) -> Option<(BTreeMap<u32, u64>, BTreeMap<u32, u64>)> {
         let completed = self.completed.lock().expect("no holder panics");
-        let of_source = completed.offsets.iter().filter(|(p, _)| p.source == source);
-        let offsets: BTreeMap<u32, u64> = of_source.map(|(p, end)| (p.index, *end)).collect();
-        (!offsets.is_empty()).then_some(offsets)
+        let of_source = |offsets: &BTreeMap<Partition, u64>| -> BTreeMap<u32, u64> {
+            offsets.iter().filter(|(p, _)| p.source == source).map(|(p, end)| (p.index, *end)).collect()
+        };
+        let (newest, oldest) = (of_source(&completed.newest), of_source(&completed.oldest));
+        (!newest.is_empty()).then_some((newest, oldest))
     }
 
     /// Cuts of this operator and worker that are stored: their local copies may go.

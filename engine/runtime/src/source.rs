@@ -255,11 +255,14 @@ impl<T: EventTime> Share<T> {
             (partition.records, partition.active, partition.listed) = (0, false, false);
             partition.hash = Xxh3::new();
         }
+        let replayed = tick.bound.as_ref().and_then(|bound| bound.replay.as_ref());
+        self.decoder.begin(tick.epoch, replayed.map(|row| &row.schemas[..]))?;
         let checkpointed = self.plan.control.status.epoch_checkpointed.get();
         if checkpointed > self.checkpointed {
             self.checkpointed = checkpointed;
-            if let Some(offsets) = self.plan.checkpointed_offsets(self.id) {
-                self.reader.checkpointed(&offsets);
+            if let Some((newest, oldest)) = self.plan.checkpointed_offsets(self.id) {
+                self.reader.checkpointed(&newest);
+                self.reader.restorable(&oldest);
             }
         }
         let replaying = tick.bound.as_ref().is_some_and(|b| b.replay.is_some());
@@ -341,7 +344,10 @@ impl<T: EventTime> Share<T> {
             }
             let position = Position { partition: id, offset: record.offset };
             let value = match self.decoder.decode(record) {
-                Decoded::Unresolved => break,
+                Decoded::Unresolved => {
+                    state.held.iter().for_each(|record| self.decoder.foresee(record));
+                    break;
+                }
                 Decoded::Value(value) => value.event_time().map(|time| (time, value)),
                 Decoded::Dead(reason) => Err(reason),
             };

@@ -61,7 +61,7 @@ pub fn install(worker: &mut Worker, plan: &Arc<Plan>, build: &dyn Fn(&mut JobSco
     });
 }
 
-/// Prints the panic, then ends the process: exit code 70.
+/// Prints the panic, then ends the process: exit code 70. A panic that is caught on purpose is none of the engine's.
 fn exit_on_panic() {
     static SET: AtomicBool = AtomicBool::new(false);
     if SET.swap(true, Ordering::SeqCst) {
@@ -69,6 +69,10 @@ fn exit_on_panic() {
     }
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if dataflow_core::is_caught() {
+            tracing::debug!(%info, "a library panicked on what it was fed; the call has failed and the job goes on");
+            return;
+        }
         default(info);
         let name = std::thread::current().name().unwrap_or("").to_owned();
         if name.starts_with("timely") || name.starts_with("task") {
@@ -130,5 +134,35 @@ impl Spawner for Threads {
             woken.store(true, Ordering::SeqCst);
             thread.unpark();
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set in the child process of the test below: whether its panic is caught.
+    const CHILD: &str = "DATAFLOW_TEST_PANIC_IS_CAUGHT";
+
+    #[test]
+    fn a_panic_ends_the_process_unless_it_is_caught() {
+        if let Ok(is_caught) = std::env::var(CHILD) {
+            exit_on_panic();
+            let panics = move || {
+                let panic = || -> Option<()> { panic!("on purpose") };
+                let done = if is_caught == "true" { dataflow_core::caught(panic).flatten() } else { panic() };
+                assert!(done.is_none());
+            };
+            std::thread::Builder::new().name("timely:work-0".into()).spawn(panics).unwrap().join().unwrap();
+            return;
+        }
+        for (is_caught, expected) in [("true", 0), ("false", 70)] {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "threads::tests::a_panic_ends_the_process_unless_it_is_caught", "--nocapture"])
+                .env(CHILD, is_caught)
+                .output()
+                .unwrap();
+            assert_eq!(child.status.code(), Some(expected), "{}", String::from_utf8_lossy(&child.stderr));
+        }
     }
 }

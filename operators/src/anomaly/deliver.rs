@@ -1,7 +1,7 @@
 //! The login job's items as rows for a sink: key, partitioning, and place within the epoch.
 //!
 //! Keys are those of SEMANTICS "Login anomalies": `{"user_id":…,"timestamp":…}` for logins and anomalies, partitioned by user so that
-//! a user's rows stay in order; late records and dead letters keep the key they came with.
+//! a user's rows stay in order; late records and dead letters keep the key they came with (a dead letter's of reasonable length).
 
 use super::{Finding, Login, Status, rows};
 use crate::window::keyed_history::{Said, route};
@@ -41,9 +41,8 @@ pub fn late(topic: TopicId, late: &Late<Login>, source: &str) -> OutputRow {
 /// A row of `login-events-dlq`, with the record's bytes (base64) if `with_raw`.
 pub fn dead_letter(topic: TopicId, letter: &DeadLetter, source: &str, with_raw: bool) -> OutputRow {
     let order = RowOrder { phase: 1, time: Micros(0), position: letter.position, rank: 0 };
-    let key = letter.key.as_ref().map(|key| key.to_vec());
-    let mut row = row(topic, order, key.as_deref().unwrap_or_default());
-    row.key = key;
+    let mut row = row(topic, order, letter.key.as_deref().unwrap_or_default());
+    row.key = letter.key.as_deref().filter(|key| key.len() <= rows::DEAD_KEY_BYTES_MAX).map(<[u8]>::to_vec);
     rows::dead_letter_row(letter, source, with_raw, &mut row.value);
     row
 }

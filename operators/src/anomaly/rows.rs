@@ -9,6 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use dataflow_core::{DeadLetter, Epoch, Micros, Position, Stamped};
 use std::io::Write;
 
+/// Bytes of a value beyond which a dead letter does not carry it, so that every dead letter fits into the 1 MB that brokers and topics
+/// take by default: four thirds of this in base64, [`DEAD_KEY_BYTES_MAX`] of key, and the position.
+pub const RAW_BYTES_MAX: usize = 700 << 10;
+
+/// Bytes of a key beyond which a dead letter does without it.
+pub const DEAD_KEY_BYTES_MAX: usize = 64 << 10;
+
 /// A row of `login-events-enriched`.
 pub fn enriched_row(login: &Stamped<Login>, out: &mut Vec<u8>) {
     let data = &login.data;
@@ -73,11 +80,15 @@ pub fn late_row(login: &Stamped<Login>, source: &str, epoch: Epoch, watermark: M
         .close();
 }
 
-/// A row of `login-events-dlq`; `with_raw` adds the value as it came, in base64, null for a null.
+/// A row of `login-events-dlq`; `with_raw` adds the value as it came, in base64, null for a null. In place of a value beyond
+/// [`RAW_BYTES_MAX`] stand null, its length and its BLAKE3 hash; the value itself stands where the row says, in the source.
 pub fn dead_letter_row(letter: &DeadLetter, source: &str, with_raw: bool, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.position(source, letter.position).number("epoch", letter.epoch).text("reason", &letter.reason);
-    if with_raw {
+    if let Some(raw) = letter.raw.as_ref().filter(|raw| with_raw && raw.len() > RAW_BYTES_MAX) {
+        let hash = blake3::hash(raw).to_hex();
+        object.text_or_null("raw", None).number("raw_bytes", raw.len()).text("raw_hash", &hash);
+    } else if with_raw {
         object.text_or_null("raw", letter.raw.as_ref().map(|raw| STANDARD.encode(raw)).as_deref());
     }
     object.close();
@@ -390,6 +401,50 @@ mod tests {
             row(&letter, true),
             r#"{"topic":"login-events","partition":1,"offset":4,"epoch":351,"reason":"undecodable","raw":null}"#
         );
+    }
+
+    #[test]
+    fn every_dead_letter_fits_into_a_message() {
+        let row = |bytes: usize| {
+            let raw = Some(vec![7; bytes].into());
+            let reason = "undecodable".into();
+            let letter = DeadLetter { position: position(1, u64::MAX), epoch: u64::MAX, reason, key: None, raw };
+            written(|out| dead_letter_row(&letter, "login-events", true, out))
+        };
+        // `max.message.bytes` of a topic by default, less what a batch adds.
+        assert!(row(RAW_BYTES_MAX).len() + DEAD_KEY_BYTES_MAX < 1_048_588 - 1_000);
+        let hash = blake3::hash(&vec![7; RAW_BYTES_MAX + 1]).to_hex();
+        let parsed: Value = serde_json::from_str(&row(RAW_BYTES_MAX + 1)).unwrap();
+        assert_eq!(parsed["raw"], Value::Null);
+        assert_eq!((parsed["raw_bytes"].as_u64(), parsed["raw_hash"].as_str()), (Some(716_801), Some(hash.as_str())));
+    }
+
+    /// What a sink's messages are bounded by: `kafka_settings::MESSAGE_BYTES_MAX` of the connectors.
+    #[test]
+    fn no_row_is_more_than_twelve_times_its_record() {
+        let text = "\u{1}".repeat(1000);
+        let check = |texts: usize, login: Login| {
+            let login = login.at(Micros(0), 0, 0);
+            let key = written(|out| user_key(login.data.user_id(), login.time, out));
+            let finding = Finding {
+                detector: NewDevice::RANK,
+                time: login.time,
+                position: login.position,
+                user: login.data.user(),
+                country: None,
+                severity: Severity::Low,
+                evidence: [login.position].into_iter().collect(),
+                detail: Detail::Device { device: login.data.device().into(), platform: login.data.platform().into() },
+            };
+            let rows = [
+                written(|out| enriched_row(&login, out)),
+                written(|out| late_row(&login, "login-events", 1, login.time, out)),
+                written(|out| anomaly_row(&finding, Status::Raised, 1, "login-events", out)),
+            ];
+            assert!(rows.iter().all(|row| key.len() + row.len() <= 12 * 1000 * texts + 1024), "{texts}");
+        };
+        check(1, Login::new(&text, ""));
+        check(4, Login::new(&text, &text).on(&text, &text, ""));
     }
 
     proptest! {

@@ -77,11 +77,11 @@ impl Direct {
     /// `None` when this pair of schemas needs the general path.
     pub(super) fn compile(writer: &Schema, shapes: &Shapes, reader: &Schema) -> Option<Direct> {
         let (Schema::Record(writer), Schema::Record(reader)) = (writer, reader) else { return None };
-        let Shape::Record(fields) = shapes.root() else { return None };
+        let Shape::Record { fields, .. } = shapes.root() else { return None };
         let mut steps = Vec::new();
-        for (field, shape) in writer.fields.iter().zip(fields) {
+        for (field, known) in writer.fields.iter().zip(fields) {
             let step = match reader.fields.iter().find(|f| f.name == field.name) {
-                None => Step::Skip(shape.clone()),
+                None => Step::Skip(known.shape.clone()),
                 Some(wanted) => Step::Take { name: wanted.name.clone(), read: resolve(&field.schema, &wanted.schema)? },
             };
             steps.push(step);

@@ -14,22 +14,15 @@ mod shape;
 
 use super::framing;
 use super::registry::{Lookup, Schemas};
+use super::{RECORD_BYTES_MAX, UNDECODABLE};
 use apache_avro::{Schema, from_avro_datum, from_value};
-use dataflow_core::{Decode, Decoded, Error, Record, Result, SchemaBinding, Waker};
+use dataflow_core::{Decode, Decoded, Epoch, Error, Record, Result, SchemaBinding, Waker, caught};
 use direct::Direct;
 use serde::de::DeserializeOwned;
 use shape::Shapes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-/// The reason of every record that does not decode.
-pub const UNDECODABLE: &str = "undecodable";
-
-/// Bytes of a value beyond which it is not decoded: far above any event, far below what hurts. Brokers refuse more than
-/// 1 MB unless told otherwise.
-pub const RECORD_BYTES_MAX: usize = 16 << 20;
 
 /// Decodes framed Avro into `T`. One per worker and source; all of a source share one [`Schemas`].
 pub struct AvroDecoder<T> {
@@ -41,6 +34,10 @@ pub struct AvroDecoder<T> {
     last: Option<(u32, Arc<Writer>)>,
     /// Ids first used since the last [`Decode::resolved`].
     used: Vec<SchemaBinding>,
+    epoch: Epoch,
+    /// In a replay: the ids bound so far, beyond which there are none.
+    bound: BTreeSet<u32>,
+    is_replaying: bool,
     decodes: PhantomData<fn() -> T>,
 }
 
@@ -72,6 +69,9 @@ impl<T: DeserializeOwned> AvroDecoder<T> {
             readers: BTreeMap::new(),
             last: None,
             used: Vec::new(),
+            epoch: 0,
+            bound: BTreeSet::new(),
+            is_replaying: false,
             decodes: PhantomData,
         })
     }
@@ -82,8 +82,9 @@ impl<T: DeserializeOwned> AvroDecoder<T> {
         }
         let writer = match self.readers.get(&id) {
             Some(writer) => writer.clone(),
+            None if self.is_replaying && !self.bound.contains(&id) => return Some(Arc::new(Writer::Unreadable)),
             None => {
-                let (writer, binding) = match self.schemas.lookup(id) {
+                let (writer, binding) = match self.schemas.lookup(id, self.epoch) {
                     Lookup::Asked => return None,
                     // Beyond the bound of ids, and so not remembered here either.
                     Lookup::Refused => return Some(Arc::new(Writer::Unreadable)),
@@ -103,7 +104,7 @@ impl<T: DeserializeOwned> AvroDecoder<T> {
 
 /// A schema from its text; `None` when it is none, whatever the text is.
 fn parse(text: &str) -> Option<Schema> {
-    catch_unwind(|| Schema::parse_str(text).ok()).ok().flatten()
+    caught(|| Schema::parse_str(text).ok()).flatten()
 }
 
 impl Writer {
@@ -129,17 +130,16 @@ impl Writer {
 
 /// Decodes a body that was checked. What is left to go wrong is the resolution, which may panic in corners.
 fn general<T: DeserializeOwned>(writer: &Schema, reader: &Schema, mut body: &[u8]) -> Option<T> {
-    let decode = AssertUnwindSafe(|| {
+    let decode = || {
         let value = from_avro_datum(writer, &mut body, Some(reader)).ok()?;
         from_value::<T>(&value).ok()
-    });
-    catch_unwind(decode).ok().flatten()
+    };
+    caught(decode).flatten()
 }
 
 impl<T: DeserializeOwned> Decode<T> for AvroDecoder<T> {
     fn decode(&mut self, record: &Record) -> Decoded<T> {
-        let framed = record.value.as_deref().filter(|value| value.len() <= RECORD_BYTES_MAX).and_then(framing::split);
-        let Some((id, body)) = framed else { return Decoded::Dead(UNDECODABLE) };
+        let Some((id, body)) = framed(record) else { return Decoded::Dead(UNDECODABLE) };
         let Some(writer) = self.writer(id) else { return Decoded::Unresolved };
         writer.decode(&self.reader, body).map_or(Decoded::Dead(UNDECODABLE), Decoded::Value)
     }
@@ -152,9 +152,26 @@ impl<T: DeserializeOwned> Decode<T> for AvroDecoder<T> {
         std::mem::take(&mut self.used)
     }
 
-    fn bind(&mut self, schemas: &[SchemaBinding]) -> Result<()> {
-        self.schemas.bind(schemas)
+    fn foresee(&mut self, record: &Record) {
+        if let Some((id, _)) = framed(record).filter(|(id, _)| !self.is_replaying && !self.readers.contains_key(id)) {
+            self.schemas.foresee(id);
+        }
     }
+
+    fn begin(&mut self, epoch: Epoch, bound: Option<&[SchemaBinding]>) -> Result<()> {
+        (self.epoch, self.is_replaying) = (epoch, bound.is_some());
+        self.bind(bound.unwrap_or_default())
+    }
+
+    fn bind(&mut self, schemas: &[SchemaBinding]) -> Result<()> {
+        self.schemas.bind(schemas)?;
+        self.bound.extend(schemas.iter().filter(|schema| self.schemas.is_of(schema)).map(|schema| schema.id));
+        Ok(())
+    }
+}
+
+fn framed(record: &Record) -> Option<(u32, &[u8])> {
+    record.value.as_deref().filter(|_| super::is_decodable(record)).and_then(framing::split)
 }
 
 #[cfg(test)]

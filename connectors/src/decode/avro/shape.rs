@@ -5,7 +5,7 @@
 //! takes a body that ends early for nulls, and reserves memory for as many items as a block claims.
 
 use apache_avro::Schema;
-use apache_avro::schema::{DecimalSchema, ResolvedSchema};
+use apache_avro::schema::{DecimalSchema, RecordField, ResolvedSchema};
 use std::collections::BTreeMap;
 
 /// Values within values. Deeper schemas are of no use, and the stack is finite.
@@ -13,6 +13,9 @@ pub(super) const DEPTH_MAX: usize = 64;
 
 /// Values in one record, nulls and empty records included, which take no bytes: else a few bytes could unfold without end.
 const VALUES_MAX: usize = 1 << 20;
+
+/// apache-avro copies the name of a record, a field or a symbol for each value: so many bytes of it count as one value more.
+const NAME_BYTES_PER_VALUE: usize = 64;
 
 /// What the bytes of a value look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +29,26 @@ pub(super) enum Shape {
     Bytes,
     String,
     Fixed(usize),
-    Enum(usize),
+    /// What each symbol costs beside the value itself.
+    Enum(Vec<usize>),
     Array(Box<Shape>),
     Map(Box<Shape>),
     Union(Vec<Shape>),
-    Record(Vec<Shape>),
+    Record {
+        /// What the record's name costs.
+        cost: usize,
+        fields: Vec<Field>,
+    },
     /// The shape of this full name.
     Named(String),
+}
+
+/// A field of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    /// What its name costs.
+    cost: usize,
+    pub(super) shape: Shape,
 }
 
 /// A compiled writer's schema.
@@ -71,7 +87,7 @@ impl Shapes {
     }
 
     fn walk(&self, shape: &Shape, cursor: &mut Cursor<'_>, depth: usize) -> Option<()> {
-        cursor.values_left = cursor.values_left.checked_sub(1)?;
+        cursor.charge(1)?;
         let deeper = depth.checked_sub(1)?;
         match shape {
             Shape::Null => Some(()),
@@ -83,13 +99,25 @@ impl Shapes {
             Shape::Bytes => cursor.bytes().map(drop),
             Shape::String => cursor.string().map(drop),
             Shape::Fixed(length) => cursor.take(*length).map(drop),
-            Shape::Enum(symbols) => (usize::try_from(cursor.int()?).ok()? < *symbols).then_some(()),
+            Shape::Enum(symbols) => {
+                let cost = symbols.get(usize::try_from(cursor.int()?).ok()?)?;
+                cursor.charge(*cost)
+            }
             Shape::Union(variants) => {
                 let variant = variants.get(usize::try_from(cursor.long()?).ok()?)?;
                 self.walk(variant, cursor, deeper)
             }
-            Shape::Record(fields) => fields.iter().try_for_each(|field| self.walk(field, cursor, deeper)),
-            Shape::Named(name) => self.walk(self.named.get(name)?, cursor, deeper),
+            Shape::Record { cost, fields } => {
+                cursor.charge(*cost)?;
+                fields.iter().try_for_each(|field| {
+                    cursor.charge(field.cost)?;
+                    self.walk(&field.shape, cursor, deeper)
+                })
+            }
+            Shape::Named(name) => {
+                cursor.charge(cost(name))?;
+                self.walk(self.named.get(name)?, cursor, deeper)
+            }
             Shape::Array(items) => self.blocks(cursor, |cursor| self.walk(items, cursor, deeper)),
             Shape::Map(values) => self.blocks(cursor, |cursor| {
                 cursor.string()?;
@@ -117,6 +145,11 @@ impl Shapes {
     }
 }
 
+/// What copies of a name cost beside the value that it belongs to.
+fn cost(name: &str) -> usize {
+    name.len() / NAME_BYTES_PER_VALUE
+}
+
 fn shape(schema: &Schema, namespace: &Option<String>, depth: usize) -> Option<Shape> {
     let deeper = depth.checked_sub(1)?;
     Some(match schema {
@@ -137,7 +170,7 @@ fn shape(schema: &Schema, namespace: &Option<String>, depth: usize) -> Option<Sh
         Schema::String => Shape::String,
         Schema::Duration => Shape::Fixed(12),
         Schema::Fixed(fixed) => Shape::Fixed(fixed.size),
-        Schema::Enum(symbols) => Shape::Enum(symbols.symbols.len()),
+        Schema::Enum(symbols) => Shape::Enum(symbols.symbols.iter().map(|symbol| cost(symbol)).collect()),
         Schema::Decimal(DecimalSchema { inner, .. }) => shape(inner, namespace, deeper)?,
         Schema::Array(array) => Shape::Array(Box::new(shape(&array.items, namespace, deeper)?)),
         Schema::Map(map) => Shape::Map(Box::new(shape(&map.types, namespace, deeper)?)),
@@ -145,10 +178,12 @@ fn shape(schema: &Schema, namespace: &Option<String>, depth: usize) -> Option<Sh
             union.variants().iter().map(|variant| shape(variant, namespace, deeper)).collect::<Option<_>>()?,
         ),
         Schema::Record(record) => {
-            let within = record.name.fully_qualified_name(namespace).namespace;
-            Shape::Record(
-                record.fields.iter().map(|field| shape(&field.schema, &within, deeper)).collect::<Option<_>>()?,
-            )
+            let name = record.name.fully_qualified_name(namespace);
+            let field = |field: &RecordField| {
+                Some(Field { cost: cost(&field.name), shape: shape(&field.schema, &name.namespace, deeper)? })
+            };
+            let fields = record.fields.iter().map(field).collect::<Option<_>>()?;
+            Shape::Record { cost: cost(&name.fullname(None)), fields }
         }
         Schema::Ref { name } => Shape::Named(name.fully_qualified_name(namespace).fullname(None)),
     })
@@ -164,6 +199,12 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub(super) fn new(body: &'a [u8]) -> Cursor<'a> {
         Cursor { rest: body, values_left: VALUES_MAX }
+    }
+
+    /// Counts what a value unfolds into.
+    fn charge(&mut self, values: usize) -> Option<()> {
+        self.values_left = self.values_left.checked_sub(values)?;
+        Some(())
     }
 
     pub(super) fn is_at_end(&self) -> bool {
@@ -275,6 +316,20 @@ mod tests {
             schema = format!(r#"{{"type":"record","name":"R{level}","fields":[{first},{second}]}}"#);
         }
         check(&schema, &[], false);
+        // A quarter of a million values are fine, but not when each brings a copy of a long name.
+        let items = 1 << 18;
+        let array = |of: &str| format!(r#"{{"type":"array","items":{of}}}"#);
+        let count = [0x80, 0x80, 0x20];
+        for (length, expected) in [(20, true), (200, false), (100_000, false)] {
+            let name = "n".repeat(length);
+            let field =
+                array(&format!(r#"{{"type":"record","name":"R","fields":[{{"name":"{name}","type":"null"}}]}}"#));
+            check(&field, &[&count[..], &[0]].concat(), expected);
+            let record = array(&format!(r#"{{"type":"record","name":"{name}","fields":[]}}"#));
+            check(&record, &[&count[..], &[0]].concat(), expected);
+            let symbol = array(&format!(r#"{{"type":"enum","name":"E","symbols":["{name}"]}}"#));
+            check(&symbol, &[&count[..], &vec![0; items], &[0]].concat(), expected);
+        }
         // A list within itself, deeper than anything useful.
         let list = r#"{"type":"record","name":"L","fields":[{"name":"next","type":["null","L"]}]}"#;
         check(list, &[2, 2, 2, 0], true);

@@ -27,7 +27,11 @@ fn bytes_of(schema: &Schema, value: Value) -> Vec<u8> {
 }
 
 fn decoder(schemas: &[(u32, Option<&str>)]) -> AvroDecoder<Login> {
-    let (world, storage) = (Arc::new(World::default()), Arc::new(Memory::default()));
+    decoder_on(Arc::new(Memory::default()), schemas)
+}
+
+fn decoder_on(storage: Arc<Memory>, schemas: &[(u32, Option<&str>)]) -> AvroDecoder<Login> {
+    let world = Arc::new(World::default());
     let store = SchemaStore::new(storage.clone(), "s");
     let known = Schemas::start(SourceId(1), "s", storage, None, &world.environment());
     let mut decoder = AvroDecoder::new(READER, known, Waker::none()).unwrap();
@@ -44,18 +48,21 @@ fn record(value: Option<Vec<u8>>) -> Record {
     Record { offset: 0, key: None, value: value.map(Into::into) }
 }
 
-#[test]
-fn framing_nulls_and_unknown_schemas() {
-    let schema = Schema::parse_str(READER).unwrap();
-    let value = Value::Record(vec![
+fn login() -> Value {
+    Value::Record(vec![
         ("user_id".into(), Value::String("u".into())),
         ("ip".into(), Value::Union(1, Box::new(Value::String("10.0.0.1".into())))),
         ("at".into(), Value::Long(5)),
         ("weight".into(), Value::Double(0.5)),
         ("success".into(), Value::Boolean(false)),
         ("raw".into(), Value::Int(9)),
-    ]);
-    let body = bytes_of(&schema, value);
+    ])
+}
+
+#[test]
+fn framing_nulls_and_unknown_schemas() {
+    let schema = Schema::parse_str(READER).unwrap();
+    let body = bytes_of(&schema, login());
     let mut decoder = decoder(&[(7, Some(READER)), (8, None), (9, Some("no schema")), (10, Some(r#""string""#))]);
     let expected =
         Login { user_id: "u".into(), ip: Some("10.0.0.1".into()), at: 5, weight: 0.5, success: false, raw: 9 };
@@ -80,6 +87,62 @@ fn framing_nulls_and_unknown_schemas() {
     assert_eq!(decoder.decode(&record(Some(framing::join(77, &body)))), Decoded::Dead(UNDECODABLE));
     assert_eq!(decoder.resolved(), [SchemaBinding { source: SourceId(1), id: 77, hash: None }]);
     assert_eq!(decoder.resolved(), []);
+}
+
+#[test]
+fn a_replay_knows_only_what_was_bound_by_then() {
+    let body = bytes_of(&Schema::parse_str(READER).unwrap(), login());
+    let storage = Arc::new(Memory::default());
+    let mut decoder = decoder_on(storage.clone(), &[]);
+    let of = |id| record(Some(framing::join(id, &body)));
+    let shared = decoder.schemas.clone();
+    let binding = |id, hash| SchemaBinding { source: SourceId(1), id, hash };
+    // Epoch 5 found no room for id 3 and bound id 4; epoch 6 bound id 3, in a later life that had room.
+    let known = SchemaStore::new(storage.clone(), "s").put(READER).unwrap();
+    decoder.begin(5, Some(&[binding(4, Some(known))])).unwrap();
+    shared.bind(&[binding(3, Some(known))]).unwrap(); // another worker replays epoch 6 already
+    assert_eq!(decoder.decode(&of(3)), Decoded::Dead(UNDECODABLE));
+    assert!(matches!(decoder.decode(&of(4)), Decoded::Value(_)));
+    decoder.begin(6, Some(&[binding(3, Some(known))])).unwrap();
+    assert!(matches!(decoder.decode(&of(3)), Decoded::Value(_)));
+    assert_eq!(decoder.decode(&of(8)), Decoded::Dead(UNDECODABLE));
+    assert_eq!(decoder.resolved(), []);
+    decoder.begin(7, None).unwrap();
+    decoder.decode(&of(8));
+    assert_eq!(decoder.resolved(), [binding(8, None)]);
+}
+
+#[test]
+fn a_record_too_large_is_dead() {
+    let schema = Schema::parse_str(READER).unwrap();
+    let mut decoder = decoder(&[(7, Some(READER))]);
+    let mut decode = |key: usize, user: usize| {
+        let mut value = login();
+        let Value::Record(fields) = &mut value else { panic!() };
+        fields[0].1 = Value::String("u".repeat(user));
+        let value = Some(framing::join(7, &bytes_of(&schema, value)).into());
+        decoder.decode(&Record { offset: 0, key: Some(vec![0; key].into()), value })
+    };
+    assert!(matches!(decode(10, RECORD_BYTES_MAX - 100), Decoded::Value(_)));
+    assert_eq!(decode(200, RECORD_BYTES_MAX - 100), Decoded::Dead(UNDECODABLE));
+    assert_eq!(decode(0, RECORD_BYTES_MAX), Decoded::Dead(UNDECODABLE));
+}
+
+#[test]
+fn a_panic_of_the_library_is_a_dead_letter_and_says_that_it_is_caught() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static CAUGHT: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| match dataflow_core::is_caught() {
+        true => drop(CAUGHT.fetch_add(1, Ordering::SeqCst)),
+        false => before(info),
+    }));
+    // Resolving bytes to a big decimal unwraps what they hold.
+    let reader =
+        r#"{"type":"record","name":"W","fields":[{"name":"n","type":{"type":"bytes","logicalType":"big-decimal"}}]}"#;
+    let writer = Schema::parse_str(r#"{"type":"record","name":"W","fields":[{"name":"n","type":"bytes"}]}"#).unwrap();
+    let read = general::<serde_json::Value>(&writer, &Schema::parse_str(reader).unwrap(), &[2, 0xff]);
+    assert_eq!((read, CAUGHT.load(Ordering::SeqCst)), (None, 1));
 }
 
 #[test]

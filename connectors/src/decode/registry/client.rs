@@ -9,9 +9,6 @@ use std::time::Duration;
 /// Bytes of a schema's text beyond which its id is bound as unknown: a hundred times the largest sensible schema.
 pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
-/// How long one question may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Where the registry is.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,10 +24,17 @@ pub struct RegistrySettings {
     /// How long a 404 is asked again before the id is bound as unknown: a registry's replica may lag behind a producer.
     #[serde(default = "grace_ms")]
     pub grace_ms: u64,
+    /// How long one question may take, its answer's last byte included.
+    #[serde(default = "request_timeout_ms")]
+    pub request_timeout_ms: u64,
 }
 
 fn grace_ms() -> u64 {
     5000
+}
+
+fn request_timeout_ms() -> u64 {
+    10_000
 }
 
 impl fmt::Debug for RegistrySettings {
@@ -38,7 +42,7 @@ impl fmt::Debug for RegistrySettings {
         let password = self.password.as_ref().map(|_| "(set)");
         let mut debug = f.debug_struct("RegistrySettings");
         debug.field("url", &self.url).field("username", &self.username).field("password", &password);
-        debug.field("grace_ms", &self.grace_ms).finish()
+        debug.field("grace_ms", &self.grace_ms).field("request_timeout_ms", &self.request_timeout_ms).finish()
     }
 }
 
@@ -68,7 +72,8 @@ struct Body {
 impl RegistryClient {
     /// A client. Nothing is connected yet.
     pub fn new(settings: &RegistrySettings) -> RegistryClient {
-        let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false);
+        let timeout = Duration::from_millis(settings.request_timeout_ms.max(1));
+        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
         let authorization = settings.username.as_ref().map(|user| {
             let pair = format!("{user}:{}", settings.password.as_deref().unwrap_or_default());
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
@@ -77,7 +82,7 @@ impl RegistryClient {
         RegistryClient { agent: config.build().into(), base, authorization }
     }
 
-    /// Asks for a schema. Blocks for at most 10 s.
+    /// Asks for a schema. Blocks for at most the settings' time.
     ///
     /// # Errors
     /// When the registry does not answer, or with anything but a schema or a 404; the same call may succeed later. A user's error when it

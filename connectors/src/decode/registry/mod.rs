@@ -5,25 +5,25 @@
 //! ```
 //!
 //! Invariants: an id's meaning never changes once it is known; a text is durable before an answer names it; an outage of
-//! the registry stalls ids that were never seen, and nothing else; the number of ids is bounded; after a text could not be kept
-//! nothing is asked any more and the job ends, since nobody knows what is durable. A registry that refuses user and password ends it too.
+//! the registry stalls ids that were never seen, and nothing else; ids and texts are bounded (`ids.rs`); after a text could not be
+//! kept nothing is asked any more and the job ends, since nobody knows what is durable. A registry that refuses user and password ends
+//! it too.
 
 pub mod client;
+mod ids;
 pub mod store;
 
 pub use client::{Answer, RegistryClient, RegistrySettings, SCHEMA_BYTES_MAX};
+pub use ids::{IDS_MAX, SCHEMAS_BYTES_MAX, UNKNOWN_MAX};
 pub use store::{SchemaHash, SchemaStore, hash_of};
 
 use dataflow_core::{
-    Clock, Environment, Error, Fault, Mailbox, Result, SchemaBinding, SourceId, Storage, Task, TaskState, Waker,
+    Clock, Environment, Epoch, Error, Fault, Mailbox, Result, SchemaBinding, SourceId, Storage, Task, TaskState, Waker,
 };
+use ids::{ASKED_MAX, Found, Ids, Meaning, Origin};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
-
-/// Ids a source may have. Broken producers may send any: an id beyond the bound is unknown, at once and without a
-/// binding. A replay finds the same, since the bound ids alone fill it.
-pub const IDS_MAX: usize = 4096;
 
 /// Between two questions about an id that the registry does not know yet.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -31,18 +31,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The longest wait between attempts to reach the registry.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// What an id means.
-#[derive(Clone, Debug)]
-enum Meaning {
-    Asked,
-    Unknown,
-    Known(Arc<str>, SchemaHash),
-}
-
 /// The answer to a decoder. The binding is given until it is durable anyway: whoever uses the id first in its epoch binds it.
 #[derive(Clone, Debug)]
 pub enum Lookup {
-    /// The registry is asked; the decoder's waker will be called.
+    /// The registry is asked; the decoder's waker will be called. Or the id means something from the next epoch on.
     Asked,
     /// It means nothing, and there is no room to bind it.
     Refused,
@@ -57,18 +49,11 @@ pub struct Schemas {
     source: SourceId,
     name: String,
     store: SchemaStore,
-    ids: Mutex<BTreeMap<u32, (Meaning, Origin)>>,
+    ids: Mutex<Ids>,
     wakers: Mutex<Vec<Waker>>,
     registry: Option<Registry>,
     /// The id that has no answer and will get none: its text could not be kept, or the registry refused to say it.
     failure: OnceLock<(u32, Arc<Error>)>,
-}
-
-/// Whether a meaning still has to be bound by its users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Bound,
-    Fresh,
 }
 
 struct Registry {
@@ -86,7 +71,7 @@ impl Schemas {
         environment: &Environment,
     ) -> Arc<Schemas> {
         let store = SchemaStore::new(storage, name);
-        let asked = Mailbox::new(IDS_MAX);
+        let asked = Mailbox::new(ASKED_MAX);
         let schemas = Arc::new(Schemas {
             source,
             name: name.to_owned(),
@@ -136,31 +121,48 @@ impl Schemas {
             .hint("repair the data folder, then start the job again"))
     }
 
-    /// What `id` means. Asks the registry when nobody did.
-    pub fn lookup(&self, id: u32) -> Lookup {
-        let binding =
-            |origin, hash| (origin == Origin::Fresh).then_some(SchemaBinding { source: self.source, id, hash });
+    /// What `id` means to a record of `epoch`. Asks the registry when nobody did.
+    pub fn lookup(&self, id: u32, epoch: Epoch) -> Lookup {
         let mut ids = lock(&self.ids);
-        match ids.get(&id) {
-            Some((Meaning::Asked, _)) => return Lookup::Asked,
-            Some((Meaning::Unknown, origin)) => return Lookup::Unknown(binding(*origin, None)),
-            Some((Meaning::Known(text, hash), origin)) => {
-                return Lookup::Known(text.clone(), binding(*origin, Some(*hash)));
+        let mut found = ids.find(id, epoch);
+        if matches!(found, Found::Nothing) {
+            ids.ask(id);
+            if self.registry.is_none() {
+                ids.answer(id, Meaning::Unknown);
+                found = ids.find(id, epoch);
             }
-            None if ids.len() >= IDS_MAX => return Lookup::Refused,
-            None => {}
         }
-        let Some(registry) = &self.registry else {
-            ids.insert(id, (Meaning::Unknown, Origin::Fresh));
-            return Lookup::Unknown(binding(Origin::Fresh, None));
-        };
-        ids.insert(id, (Meaning::Asked, Origin::Fresh));
         drop(ids);
-        registry.asked.push(id).expect("the mailbox holds as many ids as there may be, and each is asked once");
+        let binding =
+            |origin, hash| (origin != Origin::Bound).then_some(SchemaBinding { source: self.source, id, hash });
+        match found {
+            Found::Nothing => {
+                self.send(id);
+                Lookup::Asked
+            }
+            Found::Wait => Lookup::Asked,
+            Found::Refused => Lookup::Refused,
+            Found::Meaning(Meaning::Unknown, origin) => Lookup::Unknown(binding(origin, None)),
+            Found::Meaning(Meaning::Known(text, hash), origin) => Lookup::Known(text, binding(origin, Some(hash))),
+        }
+    }
+
+    /// Asks for an id that a record further on has, so that it need not wait for its turn first.
+    pub fn foresee(&self, id: u32) {
+        let mut ids = lock(&self.ids);
+        if self.registry.is_some() && ids.wants(id) {
+            ids.ask(id);
+            drop(ids);
+            self.send(id);
+        }
+    }
+
+    fn send(&self, id: u32) {
+        let Some(registry) = &self.registry else { return };
+        registry.asked.push(id).expect("the mailbox holds as many ids as are asked for at a time");
         if let Some(waker) = &*lock(&registry.waker) {
             waker.wake();
         }
-        Lookup::Asked
     }
 
     /// Takes in what was bound: from now on the ids mean that.
@@ -168,12 +170,8 @@ impl Schemas {
     /// # Errors
     /// When the text of a bound schema is missing or differs from its hash, or an id was bound to something else already.
     pub fn bind(&self, schemas: &[SchemaBinding]) -> Result<()> {
-        for schema in schemas.iter().filter(|schema| schema.source == self.source) {
-            let known = match lock(&self.ids).get(&schema.id) {
-                Some((Meaning::Known(_, hash), _)) => Some(Some(*hash)),
-                Some((Meaning::Unknown, _)) => Some(None),
-                _ => None,
-            };
+        for schema in schemas.iter().filter(|schema| self.is_of(schema)) {
+            let known = lock(&self.ids).known(schema.id);
             let meaning = match (known, schema.hash) {
                 (Some(known), bound) if known == bound => continue,
                 (Some(_), _) => {
@@ -185,19 +183,25 @@ impl Schemas {
                 (None, None) => Meaning::Unknown,
                 (None, Some(hash)) => Meaning::Known(self.store.get(hash)?.into(), hash),
             };
-            lock(&self.ids).insert(schema.id, (meaning, Origin::Bound));
+            // Another worker's decoder may have been faster.
+            let mut ids = lock(&self.ids);
+            if ids.known(schema.id).is_none() {
+                ids.bind(schema.id, meaning);
+            }
         }
         Ok(())
     }
 
-    fn answer(&self, id: u32, meaning: Meaning) {
-        // What was bound meanwhile stands.
-        let mut ids = lock(&self.ids);
-        if matches!(ids.get(&id), Some((Meaning::Asked, _))) {
-            ids.insert(id, (meaning, Origin::Fresh));
-        }
-        drop(ids);
+    /// Whether a binding is of this source.
+    pub fn is_of(&self, schema: &SchemaBinding) -> bool {
+        schema.source == self.source
+    }
+
+    /// Whether there was room for the answer.
+    fn answer(&self, id: u32, meaning: Meaning) -> bool {
+        let has_room = lock(&self.ids).answer(id, meaning);
         lock(&self.wakers).iter().for_each(Waker::wake);
+        has_room
     }
 
     fn fail(&self, id: u32, cause: Error) {
@@ -285,12 +289,27 @@ impl Asking {
     fn ask(&self, schemas: &Schemas, id: u32, question: &mut Question) -> Result<Option<Duration>> {
         let next = match self.client.get(id) {
             Ok(Answer::Text(text)) => {
+                if !lock(&schemas.ids).has_room_for(text.len()) {
+                    tracing::warn!(
+                        source = schemas.name,
+                        id,
+                        bytes = text.len(),
+                        "there are too many schemas, or too large ones, for one more; its records go to the dead letters"
+                    );
+                    lock(&schemas.ids).refuse(id);
+                    lock(&schemas.wakers).iter().for_each(Waker::wake);
+                    return Ok(None);
+                }
                 let hash = schemas.store.put(&text)?;
                 schemas.answer(id, Meaning::Known(text.into(), hash));
                 return Ok(None);
             }
             Ok(Answer::TooLarge) => Next::Unknown,
-            Ok(Answer::NotFound) => question.not_found(self.clock.monotonic(), self.grace),
+            Ok(Answer::NotFound) => {
+                // A producer that makes up ids by the thousand may not hold its partition up for each.
+                let grace = if lock(&schemas.ids).unknown_is_full() { Duration::ZERO } else { self.grace };
+                question.not_found(self.clock.monotonic(), grace)
+            }
             // The settings are wrong: whoever waits would wait for ever.
             Err(error) if error.fault == Fault::User => return Err(error),
             Err(error) => {
@@ -306,7 +325,9 @@ impl Asking {
                     id,
                     "the registry does not know this schema id; its records go to the dead letters"
                 );
-                schemas.answer(id, Meaning::Unknown);
+                if !schemas.answer(id, Meaning::Unknown) {
+                    tracing::debug!(source = schemas.name, id, "there are too many unknown ids to bind one more");
+                }
                 Ok(None)
             }
         }

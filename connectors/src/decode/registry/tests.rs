@@ -167,6 +167,7 @@ fn setup_on(storage: Arc<Memory>) -> Setup {
         username: Some("u".to_owned()),
         password: Some("p".to_owned()),
         grace_ms: 5000,
+        request_timeout_ms: 10_000,
     };
     let world = Arc::new(World::default());
     let schemas = Schemas::start(SourceId(2), "logins", storage.clone(), Some(&settings), &world.environment());
@@ -192,14 +193,14 @@ impl Setup {
 #[test]
 fn an_answer_is_durable_before_it_is_known() {
     let s = setup();
-    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
-    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
     let (state, asked) = s.step(&[(200, &found())]);
     assert_eq!(state, TaskState::Waiting);
     assert!(asked[0].starts_with("GET /base/schemas/ids/7 HTTP/1.1\r\n"), "{}", asked[0]);
     assert!(asked[0].to_lowercase().contains("authorization: basic dtpw"), "{}", asked[0]);
     assert_eq!(s.woken.load(Ordering::SeqCst), 1);
-    let Lookup::Known(text, Some(binding)) = s.schemas.lookup(7) else { panic!() };
+    let Lookup::Known(text, Some(binding)) = s.schemas.lookup(7, 1) else { panic!() };
     assert_eq!((&*text, binding), (SCHEMA, SchemaBinding { source: SourceId(2), id: 7, hash: Some(hash_of(SCHEMA)) }));
     assert_eq!(s.storage.list("schemas/logins").unwrap().len(), 1);
     assert!(s.storage.dirs_synced.load(Ordering::SeqCst) > 0);
@@ -208,47 +209,47 @@ fn an_answer_is_durable_before_it_is_known() {
     let world = Arc::new(World::default());
     let later = Schemas::start(SourceId(2), "logins", s.storage.clone(), None, &world.environment());
     later.bind(&[binding]).unwrap();
-    assert!(matches!(later.lookup(7), Lookup::Known(text, None) if &*text == SCHEMA));
+    assert!(matches!(later.lookup(7, 1), Lookup::Known(text, None) if &*text == SCHEMA));
     // Without a registry all else is unknown at once.
-    assert!(matches!(later.lookup(8), Lookup::Unknown(Some(SchemaBinding { id: 8, hash: None, .. }))));
+    assert!(matches!(later.lookup(8, 1), Lookup::Unknown(Some(SchemaBinding { id: 8, hash: None, .. }))));
 }
 
 #[test]
 fn a_404_is_asked_again_for_the_grace() {
     let s = setup();
-    assert!(matches!(s.schemas.lookup(9), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(9, 1), Lookup::Asked));
     let missing = (404, r#"{"error_code":40403}"#);
     assert!(matches!(s.step(&[missing]).0, TaskState::Sleeping(_)));
     // Woken too early, it asks nothing.
     assert!(matches!(s.step(&[]).0, TaskState::Sleeping(_)));
     s.world.pass(4999);
     assert!(matches!(s.step(&[missing]).0, TaskState::Sleeping(_)));
-    assert!(matches!(s.schemas.lookup(9), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(9, 1), Lookup::Asked));
     s.world.pass(600);
     assert_eq!(s.step(&[missing]).0, TaskState::Waiting);
-    assert!(matches!(s.schemas.lookup(9), Lookup::Unknown(Some(SchemaBinding { id: 9, hash: None, .. }))));
+    assert!(matches!(s.schemas.lookup(9, 1), Lookup::Unknown(Some(SchemaBinding { id: 9, hash: None, .. }))));
 
-    assert!(matches!(s.schemas.lookup(10), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(10, 1), Lookup::Asked));
     s.step(&[missing]);
     s.world.pass(1000);
     s.step(&[(200, &found())]);
-    assert!(matches!(s.schemas.lookup(10), Lookup::Known(..)));
+    assert!(matches!(s.schemas.lookup(10, 1), Lookup::Known(..)));
 }
 
 #[test]
 fn an_outage_stalls_new_ids_for_as_long_as_it_lasts() {
     let s = setup();
-    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
     for answer in [(500, ""), (503, "{}"), (200, "no json"), (404, ""), (500, "")] {
         assert!(matches!(s.step(&[answer]).0, TaskState::Sleeping(pause) if pause <= BACKOFF_MAX), "{answer:?}");
         s.world.pass(20_000);
     }
     // The grace counts from the outage's end.
     assert!(matches!(s.step(&[(404, "")]).0, TaskState::Sleeping(_)));
-    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
     s.world.pass(1000);
     s.step(&[(200, &found())]);
-    assert!(matches!(s.schemas.lookup(7), Lookup::Known(..)));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Known(..)));
 }
 
 #[test]
@@ -256,7 +257,7 @@ fn a_text_that_can_not_be_kept_ends_the_job() {
     let s = setup();
     assert!(s.schemas.check().is_ok());
     s.storage.is_broken.store(true, Ordering::SeqCst);
-    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
     assert_eq!(s.step(&[(200, &found())]).0, TaskState::Done);
     // Whoever waits for it is woken and told; the id has no meaning, and none is ever asked for again.
     assert_eq!(s.woken.load(Ordering::SeqCst), 1);
@@ -267,25 +268,25 @@ fn a_text_that_can_not_be_kept_ends_the_job() {
             "keeping the schema of id '7' of source 'logins': syncing folder 'schemas/logins'; repair the data folder";
         assert!(error.to_string().starts_with(said), "{error}");
     }
-    assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+    assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
 
     // The next life does not trust the file that this one left: only a write and a sync of its own make it durable.
     assert_eq!(s.storage.list("schemas/logins").unwrap().len(), 1);
     let later = setup_on(s.storage.clone());
-    later.schemas.lookup(7);
+    later.schemas.lookup(7, 1);
     assert_eq!(later.step(&[(200, &found())]).0, TaskState::Done);
     s.storage.is_broken.store(false, Ordering::SeqCst);
     let last = setup_on(s.storage.clone());
-    last.schemas.lookup(7);
+    last.schemas.lookup(7, 1);
     assert_eq!(last.step(&[(200, &found())]).0, TaskState::Waiting);
-    assert!(matches!(last.schemas.lookup(7), Lookup::Known(..)) && last.schemas.check().is_ok());
+    assert!(matches!(last.schemas.lookup(7, 1), Lookup::Known(..)) && last.schemas.check().is_ok());
 }
 
 #[test]
 fn a_registry_that_refuses_the_password_ends_the_job_and_names_the_setting() {
     for status in [401, 403] {
         let s = setup();
-        assert!(matches!(s.schemas.lookup(7), Lookup::Asked));
+        assert!(matches!(s.schemas.lookup(7, 1), Lookup::Asked));
         assert_eq!(s.step(&[(status, "")]).0, TaskState::Done);
         assert_eq!(s.woken.load(Ordering::SeqCst), 1);
         let error = s.schemas.check().unwrap_err();
@@ -299,10 +300,10 @@ fn a_registry_that_refuses_the_password_ends_the_job_and_names_the_setting() {
 #[test]
 fn a_text_too_large_is_unknown() {
     let s = setup();
-    s.schemas.lookup(3);
+    s.schemas.lookup(3, 1);
     let large = serde_json::json!({ "schema": "x".repeat(SCHEMA_BYTES_MAX + 1) }).to_string();
     assert_eq!(s.step(&[(200, &large)]).0, TaskState::Waiting);
-    assert!(matches!(s.schemas.lookup(3), Lookup::Unknown(_)));
+    assert!(matches!(s.schemas.lookup(3, 1), Lookup::Unknown(_)));
 }
 
 #[test]
@@ -327,9 +328,57 @@ fn bound_texts_are_verified() {
 fn ids_are_bounded() {
     let (world, storage) = (Arc::new(World::default()), Arc::new(Memory::default()));
     let schemas = Schemas::start(SourceId(0), "s", storage, None, &world.environment());
-    for id in 0..IDS_MAX as u32 {
-        assert!(matches!(schemas.lookup(id), Lookup::Unknown(Some(_))));
+    for id in 0..UNKNOWN_MAX as u32 {
+        assert!(matches!(schemas.lookup(id, 1), Lookup::Unknown(Some(_))));
     }
-    assert!(matches!(schemas.lookup(IDS_MAX as u32), Lookup::Refused));
-    assert!(matches!(schemas.lookup(0), Lookup::Unknown(Some(_))));
+    for id in [UNKNOWN_MAX as u32, 1_000_000] {
+        assert!(matches!(schemas.lookup(id, 1), Lookup::Refused));
+    }
+    assert!(matches!(schemas.lookup(0, 1), Lookup::Unknown(Some(_))));
+}
+
+#[test]
+fn graces_overlap_and_end_once_too_many_ids_are_unknown() {
+    let s = setup();
+    (0..3).for_each(|id| s.schemas.foresee(id));
+    let missing = [(404, ""); 3];
+    assert!(matches!(s.step(&missing).0, TaskState::Sleeping(_)));
+    s.world.pass(5000);
+    assert_eq!(s.step(&missing).0, TaskState::Waiting);
+    for id in 0..3 {
+        assert!(matches!(s.schemas.lookup(id, 1), Lookup::Unknown(Some(_))), "one grace for all of them");
+    }
+    let unknown: Vec<_> =
+        (3..UNKNOWN_MAX as u32).map(|id| SchemaBinding { source: SourceId(2), id, hash: None }).collect();
+    s.schemas.bind(&unknown).unwrap();
+    s.schemas.foresee(9_999);
+    assert_eq!(s.step(&[(404, "")]).0, TaskState::Waiting, "no grace");
+    assert!(matches!(s.schemas.lookup(9_999, 1), Lookup::Refused));
+    s.schemas.foresee(10_000);
+    assert_eq!(s.step(&[(200, &found())]).0, TaskState::Waiting);
+    assert!(matches!(s.schemas.lookup(10_000, 1), Lookup::Known(..)), "good ids have room of their own");
+}
+
+#[test]
+fn a_text_without_room_is_refused_and_not_kept() {
+    let s = setup();
+    let store = SchemaStore::new(s.storage.clone(), "logins");
+    let mut bound = 0;
+    for id in 0.. {
+        let text = format!("{id}{}", "x".repeat(SCHEMA_BYTES_MAX - 8));
+        bound += text.len();
+        if bound + SCHEMA.len() > SCHEMAS_BYTES_MAX {
+            break;
+        }
+        s.schemas.bind(&[SchemaBinding { source: SourceId(2), id, hash: Some(store.put(&text).unwrap()) }]).unwrap();
+    }
+    let kept = s.storage.list("schemas/logins").unwrap().len();
+    s.schemas.foresee(7_000);
+    let large = serde_json::json!({ "schema": "x".repeat(SCHEMA_BYTES_MAX) }).to_string();
+    assert_eq!(s.step(&[(200, &large)]).0, TaskState::Waiting);
+    assert!(matches!(s.schemas.lookup(7_000, 1), Lookup::Refused));
+    assert_eq!(s.storage.list("schemas/logins").unwrap().len(), kept);
+    s.schemas.foresee(7_001);
+    s.step(&[(200, &found())]);
+    assert!(matches!(s.schemas.lookup(7_001, 1), Lookup::Known(..)), "a small one still fits");
 }

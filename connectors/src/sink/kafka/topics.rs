@@ -1,6 +1,6 @@
 //! The topics a sink writes to: found, or created where the settings allow it, with their numbers of partitions.
 
-use crate::kafka_settings::KafkaSinkSettings;
+use crate::kafka_settings::{KafkaSinkSettings, MESSAGE_BYTES_MAX};
 use crate::source::kafka::client::{Consumer, failed, wait_for};
 use crate::source::kafka::topic;
 use dataflow_core::{Error, Result};
@@ -36,6 +36,9 @@ pub(super) fn prepare(
 
 fn ensure(settings: &KafkaSinkSettings, client: &Consumer, name: &str, markers: bool) -> Result<u32> {
     if let Some(count) = topic::partitions(client.client(), name)? {
+        if !markers {
+            warn_of_small_messages(client, name);
+        }
         return Ok(count);
     }
     let (partitions, replication) = match (settings.create_topics, markers) {
@@ -65,9 +68,8 @@ fn create(settings: &KafkaSinkSettings, name: &str, partitions: u32, replication
     let number = |n: u32| i32::try_from(n).map_err(|e| Error::user(what()).because(e));
     let replication = if replication == 0 { -1 } else { number(replication)? };
     let mut topic = NewTopic::new(name, number(partitions)?, TopicReplication::Fixed(replication));
-    if compacted {
-        topic = topic.set("cleanup.policy", "compact");
-    }
+    let bytes = MESSAGE_BYTES_MAX.to_string();
+    topic = if compacted { topic.set("cleanup.policy", "compact") } else { topic.set("max.message.bytes", &bytes) };
     let options = AdminOptions::new()
         .request_timeout(Some(topic::REQUEST_TIMEOUT))
         .operation_timeout(Some(topic::REQUEST_TIMEOUT));
@@ -81,4 +83,33 @@ fn create(settings: &KafkaSinkSettings, name: &str, partitions: u32, replication
         }
     }
     Ok(())
+}
+
+/// A row that the topic does not take ends the job, and every restart meets it again: better known at the start.
+fn warn_of_small_messages(client: &Consumer, name: &str) {
+    match topic::setting(client, name, c"max.message.bytes") {
+        Ok(bytes) if is_small(&bytes) => tracing::warn!(
+            topic = name,
+            bytes,
+            needed = MESSAGE_BYTES_MAX,
+            "the topic takes smaller messages than a row may be; a larger row would end the job: set max.message.bytes={MESSAGE_BYTES_MAX} on it"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::debug!(topic = name, %error, "it is not known how large a message of the topic may be"),
+    }
+}
+
+fn is_small(bytes: &str) -> bool {
+    bytes.parse::<usize>().is_ok_and(|bytes| bytes < MESSAGE_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_small_only_when_its_bound_is_known_to_be() {
+        assert!(is_small("1048588"));
+        assert!(!is_small(&MESSAGE_BYTES_MAX.to_string()) && !is_small("") && !is_small("unlimited"));
+    }
 }

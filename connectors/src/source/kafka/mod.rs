@@ -25,8 +25,10 @@ use std::sync::atomic::AtomicU64;
 /// What a source had to leave out, or noticed.
 #[derive(Debug, Default)]
 pub struct KafkaSourceCounters {
-    /// Offsets that retention removed before they were read (with `on_lost = "skip"`).
-    pub lost_offsets: AtomicU64,
+    /// Records, by their offsets, that retention removed before they were read (with `on_lost = "skip"`).
+    pub lost: AtomicU64,
+    /// Records, by their offsets, of a topic created anew that stood below the bound offsets (with `on_recreated = "skip"`).
+    pub skipped: AtomicU64,
     /// Times that the topic was found gone or created anew.
     pub recreated: AtomicU64,
 }

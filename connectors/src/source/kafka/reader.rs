@@ -10,7 +10,7 @@ use super::decision::{Bounds, Standing, standing, verdict};
 use super::known::KnownTopic;
 use super::queue::{BATCH, Item, PartitionQueue};
 use super::topic;
-use super::watch::{Report, Task, Watch};
+use super::watch::{Listed, Report, Task, Watch};
 use crate::kafka_settings::{KafkaSourceSettings, OnLoss, Start};
 use dataflow_core::{Discovered, Error, Poll, Record, Result, SourceReader, Waker};
 use rdkafka::consumer::{CommitMode, Consumer as _};
@@ -32,8 +32,12 @@ pub(super) struct KafkaReader {
     peers: u32,
     wake: Waker,
     partitions: BTreeMap<u32, Assigned>,
-    /// Started by the first discovery.
+    /// Started before the first partition is read: a replay must not wait in silence either.
     watch: Option<Watch>,
+    /// The first discovery is done. What is read up to a bound before it is a replay.
+    has_begun: bool,
+    /// The offsets that the oldest kept checkpoint would restore.
+    restorable: BTreeMap<u32, u64>,
     /// Reported by the watch and not handed on yet.
     appeared: Vec<Discovered>,
 }
@@ -47,8 +51,12 @@ struct Assigned {
     held: VecDeque<Record>,
     /// The partition was read up to this offset and had no more.
     end: Option<u64>,
-    /// The broker refused the position and the watch was asked why.
+    /// The broker refused the position, or ends below a bound, and the watch was asked why.
     in_doubt: bool,
+    /// In a replay: the bound end.
+    bound: Option<u64>,
+    /// It ended below the offset to read from, and the settings say to wait.
+    is_beyond: bool,
 }
 
 impl KafkaReader {
@@ -79,14 +87,19 @@ impl KafkaReader {
             wake,
             partitions: BTreeMap::new(),
             watch: None,
+            has_begun: false,
+            restorable: BTreeMap::new(),
             appeared: Vec::new(),
         })
     }
 
     /// The first discovery, which may block: what exists, where it starts, and whether it may be read at all.
     fn begin(&mut self) -> Result<Vec<Discovered>> {
+        self.partitions.values_mut().for_each(|assigned| assigned.bound = None); // the replay is over
         let name = &self.settings.topic;
-        let count = topic::partitions(self.consumer.client(), name)?
+        let ask = || topic::partitions(self.consumer.client(), name);
+        let is_final = |found: &Option<u32>| found.is_some() || !self.resumed;
+        let count = topic::settled(self.settings.look_interval(), is_final, ask)?
             .ok_or_else(|| topic::missing(name, &self.settings.brokers))?;
         let id = topic::id(&self.consumer, name);
         if self.worker == 0 {
@@ -99,17 +112,26 @@ impl KafkaReader {
         for index in share.iter().filter(|index| !self.partitions.contains_key(index)) {
             found.push(Discovered { index: *index, start: topic::start(&self.consumer, name, *index, start)? });
         }
-        self.watch = Some(Watch::start(Task {
-            consumer: self.consumer.clone(),
-            topic: name.clone(),
-            worker: self.worker,
-            peers: self.peers,
-            interval: self.settings.discover_interval(),
-            known: share,
-            id,
-            wake: self.wake.clone(),
-        })?);
+        self.watch()?.listed(Listed { known: share, id });
+        self.has_begun = true;
         Ok(found)
+    }
+
+    fn watch(&mut self) -> Result<&Watch> {
+        if self.watch.is_none() {
+            let watch = Watch::start(Task {
+                consumer: self.consumer.clone(),
+                topic: self.settings.topic.clone(),
+                worker: self.worker,
+                peers: self.peers,
+                interval: self.settings.discover_interval(),
+                look_interval: self.settings.look_interval(),
+                wake: self.wake.clone(),
+            })?;
+            watch.restorable(&self.restorable);
+            self.watch = Some(watch);
+        }
+        Ok(self.watch.as_ref().expect("it was started above"))
     }
 
     /// Compares the topic with the one that an earlier life read, and keeps its id.
@@ -130,7 +152,7 @@ impl KafkaReader {
         if self.settings.allow_compacted {
             return Ok(());
         }
-        match topic::cleanup_policy(&self.consumer, name) {
+        match topic::setting(&self.consumer, name, c"cleanup.policy") {
             Ok(policy) if policy.contains("compact") => Err(Error::user(format!(
                 "opening topic '{name}': it is compacted, so a replay may find fewer records than were read"
             ))
@@ -160,42 +182,52 @@ impl KafkaReader {
     fn recreated(&self, why: &str) -> Result<()> {
         let name = &self.settings.topic;
         self.counters.recreated.fetch_add(1, Relaxed);
+        // What a replay needs is in the old topic.
+        let is_replaying = self.partitions.values().any(|assigned| assigned.bound.is_some());
         match self.settings.on_recreated {
-            OnLoss::Stop => Err(Error::doubt(format!("reading topic '{name}': it was deleted or created anew, {why}")).hint(
-                "start the job over with a new lineage, or set 'on_recreated = \"skip\"' to wait until its offsets have passed the bound ones",
-            )),
-            OnLoss::Skip => {
+            OnLoss::Skip if !is_replaying => {
                 tracing::error!(topic = name, why, "the topic was created anew; records below the bound offsets are skipped");
                 Ok(())
             }
+            _ => Err(Error::doubt(format!("reading topic '{name}': it was deleted or created anew, {why}")).hint(
+                "start the job over with a new lineage, or set 'on_recreated = \"skip\"' to wait until its offsets have passed the bound ones",
+            )),
         }
     }
 
     /// Decides about a partition whose position the broker refused.
     fn settle(&mut self, index: u32, bounds: Bounds) -> Result<()> {
-        let Some(assigned) = self.partitions.get(&index) else { return Ok(()) };
-        let next = assigned.next;
-        let next = match self.admit(index, next, bounds)? {
-            Some(next) => next,
-            None => {
-                // Asked again until the partition has come so far.
-                if let Some(watch) = &self.watch {
-                    watch.ask(index);
-                }
-                return Ok(());
-            }
+        let Some(Assigned { next, bound, is_beyond, .. }) = self.partitions.get(&index) else { return Ok(()) };
+        let (next, was_beyond) = (*next, *is_beyond);
+        if let Some(until) = bound.filter(|until| bounds.high < *until) {
+            let name = &self.settings.topic;
+            return Err(Error::doubt(format!(
+                "replaying '{name}/{index}' from offset {next}: the partition ends at {}, the bindings say {until}",
+                bounds.high
+            ))
+            .hint("records were lost (by an unclean leader election, say) or the topic was created anew; bring them back, or start over with a new data folder"));
+        }
+        let Some(admitted) = self.admit(index, next, bounds, was_beyond)? else {
+            // Asked again until the partition has come so far.
+            self.watch()?.ask(index, next);
+            self.partitions.get_mut(&index).expect("it was looked up above").is_beyond = true;
+            return Ok(());
         };
+        if was_beyond {
+            self.counters.skipped.fetch_add(next.saturating_sub(bounds.low), Relaxed);
+        }
         self.unassign(index)?;
-        self.read_from(index, next)
+        self.read_from(index, admitted)
     }
 
-    /// Where to read a partition that is to be read from `next`; `None`: nowhere yet.
-    fn admit(&self, index: u32, next: u64, bounds: Bounds) -> Result<Option<u64>> {
+    /// Where to read a partition that is to be read from `next`; `None`: nowhere yet. `was_beyond`: that was said before.
+    fn admit(&self, index: u32, next: u64, bounds: Bounds, was_beyond: bool) -> Result<Option<u64>> {
         let name = &self.settings.topic;
         match standing(next, bounds) {
             Standing::Readable => Ok(Some(next)),
+            Standing::Beyond if was_beyond => Ok(None),
             Standing::Lost(count) if self.settings.on_lost == OnLoss::Skip => {
-                self.counters.lost_offsets.fetch_add(count, Relaxed);
+                self.counters.lost.fetch_add(count, Relaxed);
                 tracing::error!(
                     topic = name,
                     partition = index,
@@ -225,7 +257,7 @@ impl KafkaReader {
         list.add_partition_offset(name, topic::partition(index), Offset::Offset(offset))
             .map_err(|e| failed(what(), e))?;
         self.consumer.incremental_assign(&list).map_err(|e| failed(what(), e))?;
-        self.partitions.insert(index, Assigned { queue, next, held: VecDeque::new(), end: None, in_doubt: false });
+        self.partitions.insert(index, Assigned::from(queue, next));
         Ok(())
     }
 
@@ -244,7 +276,7 @@ impl SourceReader for KafkaReader {
     }
 
     fn discover(&mut self) -> Result<Vec<Discovered>> {
-        if self.watch.is_none() {
+        if !self.has_begun {
             return self.begin();
         }
         self.take_reports()?;
@@ -257,12 +289,14 @@ impl SourceReader for KafkaReader {
         if self.partitions.contains_key(&index) {
             self.unassign(index)?;
         }
-        if self.watch.is_some() {
+        if self.has_begun {
             return self.read_from(index, next);
         }
         // A restart: blocking is allowed, and what is wrong is better known before anything is read.
         let name = &self.settings.topic;
-        let count = topic::partitions(self.consumer.client(), name)?
+        let interval = self.settings.look_interval();
+        let ask = || topic::partitions(self.consumer.client(), name);
+        let count = topic::settled(interval, |found| found.is_some_and(|count| count > index), ask)?
             .ok_or_else(|| topic::missing(name, &self.settings.brokers))?;
         if index >= count {
             return Err(Error::doubt(format!(
@@ -270,12 +304,20 @@ impl SourceReader for KafkaReader {
             ))
             .hint("it was created anew: start the job over with a new lineage"));
         }
-        let admitted = self.admit(index, next, topic::bounds(&self.consumer, name, index)?)?;
-        self.read_from(index, admitted.unwrap_or(next))
+        let ask = || topic::bounds(&self.consumer, name, index);
+        // Who skips waits for it later, and not for each partition in turn.
+        let may_skip = self.settings.on_recreated == OnLoss::Skip;
+        let is_final = |bounds: &Bounds| may_skip || standing(next, *bounds) != Standing::Beyond;
+        let bounds = topic::settled(interval, is_final, ask)?;
+        let admitted = self.admit(index, next, bounds, false)?;
+        self.watch()?;
+        self.read_from(index, admitted.unwrap_or(next))?;
+        self.partitions.get_mut(&index).expect("it is read from now on").is_beyond = admitted.is_none();
+        Ok(())
     }
 
     fn poll(&mut self, index: u32, until: Option<u64>, budget: usize, out: &mut Vec<Record>) -> Result<Poll> {
-        if self.partitions.get(&index).is_some_and(|assigned| assigned.in_doubt) {
+        if !self.has_begun || self.partitions.get(&index).is_some_and(|assigned| assigned.in_doubt) {
             self.take_reports()?;
         }
         let name = &self.settings.topic;
@@ -283,6 +325,7 @@ impl SourceReader for KafkaReader {
             .partitions
             .get_mut(&index)
             .ok_or_else(|| Error::us(format!("polling '{name}/{index}', which is not assigned")))?;
+        assigned.bound = until.filter(|_| !self.has_begun);
         let mut left = budget;
         assigned.deliver_held(until, &mut left, out);
         let mut failure = None;
@@ -294,7 +337,10 @@ impl SourceReader for KafkaReader {
         }
         let poll = verdict(until, assigned.next, assigned.held.front().map(|r| r.offset), assigned.end, left);
         match failure {
-            None => Ok(poll),
+            None => {
+                self.doubt_short_end(index);
+                Ok(poll)
+            }
             Some((code, text)) => self.failed(index, code, &text).map(|()| Poll::Pending),
         }
     }
@@ -316,14 +362,23 @@ impl SourceReader for KafkaReader {
         {
             tracing::warn!(topic = self.settings.topic, %error, "committing checkpointed offsets failed; only lag tools read them");
         }
+    }
+
+    fn restorable(&mut self, offsets: &BTreeMap<u32, u64>) {
+        let own = offsets.iter().filter(|(index, _)| **index % self.peers == self.worker);
+        self.restorable = own.map(|(index, offset)| (*index, *offset)).collect();
         if let Some(watch) = &self.watch {
-            let own = offsets.iter().filter(|(index, _)| self.partitions.contains_key(index));
-            watch.restorable(&own.map(|(index, offset)| (*index, *offset)).collect());
+            watch.restorable(&self.restorable);
         }
     }
 }
 
 impl Assigned {
+    fn from(queue: PartitionQueue, next: u64) -> Assigned {
+        let held = VecDeque::new();
+        Assigned { queue, next, held, end: None, in_doubt: false, bound: None, is_beyond: false }
+    }
+
     /// Moves a batch from the client's queue to the held records. Returns how many items there were.
     fn take(&mut self, limit: usize, failure: &mut Option<(RDKafkaErrorCode, String)>) -> usize {
         let (held, next, end) = (&mut self.held, self.next, &mut self.end);
@@ -350,25 +405,51 @@ impl Assigned {
 }
 
 impl KafkaReader {
+    /// In a replay the partition must reach to the bound end; a log that was cut since would be waited for for ever.
+    fn doubt_short_end(&mut self, index: u32) {
+        let Some(Assigned { bound: Some(until), end: Some(end), .. }) = self.partitions.get(&index) else { return };
+        if end < until {
+            let until = *until;
+            self.doubt(index, Some(until));
+        }
+    }
+
+    /// Asks the watch for a partition's bounds, in which the offset to read from should be, or `offset`.
+    fn doubt(&mut self, index: u32, offset: Option<u64>) {
+        let assigned = self.partitions.get_mut(&index).expect("an assigned partition is in doubt");
+        if !assigned.in_doubt {
+            let offset = offset.unwrap_or(assigned.next);
+            assigned.in_doubt = self.watch.as_ref().is_some_and(|watch| watch.ask(index, offset));
+        }
+    }
+
     /// What an error of the fetcher means.
     fn failed(&mut self, index: u32, code: RDKafkaErrorCode, text: &str) -> Result<()> {
         use RDKafkaErrorCode as E;
         let name = &self.settings.topic;
         match code {
             E::OffsetOutOfRange | E::AutoOffsetReset => {
-                let assigned = self.partitions.get_mut(&index).expect("an assigned partition failed");
-                if !assigned.in_doubt {
-                    assigned.in_doubt = self.watch.as_ref().is_some_and(|watch| watch.ask(index));
-                }
+                self.doubt(index, None);
                 Ok(())
             }
+            // A broker that restarts says so too; the watch finds out.
             E::UnknownTopic | E::UnknownTopicOrPartition | E::UnknownPartition | E::UnknownTopicId => {
-                self.recreated(&format!("the fetcher says '{text}'"))
+                tracing::warn!(
+                    topic = name,
+                    partition = index,
+                    text,
+                    "the broker does not know the partition; asking again"
+                );
+                self.doubt(index, None);
+                Ok(())
             }
             _ if is_transient(code) => {
                 tracing::debug!(topic = name, partition = index, text, "the fetcher goes on by itself");
                 Ok(())
             }
+            E::BadCompression => Err(Error::outside(format!("reading '{name}/{index}': {text}")).because(code).hint(
+                "a batch is damaged, or unfolds into more than 'receive.message.max.bytes', which 'client' may set",
+            )),
             E::TopicAuthorizationFailed | E::GroupAuthorizationFailed => {
                 Err(Error::user(format!("reading '{name}/{index}': {text}"))
                     .hint("allow the job's user to read the topic and its group"))

@@ -19,6 +19,27 @@ use std::time::Duration;
 /// How long one request may take: a broker that restarts is back within this.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Answers in a row that say a topic is gone, or shorter than it was, before they are believed: a broker that restarts, or has not
+/// heard of everything, says so for a few seconds.
+pub(crate) const LOOKS_MAX: u32 = 10;
+
+/// Asks until the answer is final, at most [`LOOKS_MAX`] times. For readers at start-up, which may block.
+pub(crate) fn settled<T>(
+    interval: Duration,
+    is_final: impl Fn(&T) -> bool,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut looks = 1;
+    loop {
+        let answer = ask()?;
+        if is_final(&answer) || looks == LOOKS_MAX {
+            return Ok(answer);
+        }
+        looks += 1;
+        std::thread::park_timeout(interval);
+    }
+}
+
 /// The number of partitions; `None` when there is no such topic.
 pub(crate) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<u32>> {
     let what = || format!("asking for the partitions of topic '{topic}'");
@@ -66,8 +87,8 @@ pub(crate) fn start(consumer: &Consumer, topic: &str, index: u32, start: Start) 
     }
 }
 
-/// `cleanup.policy` of a topic.
-pub(crate) fn cleanup_policy(consumer: &Consumer, topic: &str) -> Result<String> {
+/// A setting of a topic, such as `cleanup.policy`; empty when the broker does not tell it.
+pub(crate) fn setting(consumer: &Consumer, topic: &str, setting: &CStr) -> Result<String> {
     let what = || format!("asking for the configuration of topic '{topic}'");
     let name = CString::new(topic).map_err(|e| Error::user(what()).because(e))?;
     // SAFETY: as in `ask`; the resource is destroyed after the call that copies it.
@@ -79,8 +100,8 @@ pub(crate) fn cleanup_policy(consumer: &Consumer, topic: &str) -> Result<String>
     });
     let answer = answer.ok_or_else(|| Error::outside(what()).hint("the broker did not answer in time"))?;
     // SAFETY: the answer lives until the end of this function.
-    let policy = unsafe { policy_in(answer.0) };
-    policy.map_err(|code| Error::outside(what()).because(RDKafkaErrorCode::from(code)))
+    let value = unsafe { setting_in(answer.0, setting) };
+    value.map_err(|code| Error::outside(what()).because(RDKafkaErrorCode::from(code)))
 }
 
 /// The topic's id, which a topic of the same name created later does not have. `None` when the broker gives none
@@ -122,11 +143,11 @@ fn ask(consumer: &Consumer, send: impl FnOnce(*mut c::rd_kafka_t, *mut c::rd_kaf
     }
 }
 
-/// `cleanup.policy` in the answer to DescribeConfigs of one topic.
+/// A setting in the answer to DescribeConfigs of one topic.
 ///
 /// # Safety
 /// `event` is a living event of librdkafka.
-unsafe fn policy_in(event: *mut c::rd_kafka_event_t) -> Result<String, RDKafkaRespErr> {
+unsafe fn setting_in(event: *mut c::rd_kafka_event_t, setting: &CStr) -> Result<String, RDKafkaRespErr> {
     // SAFETY: as promised by the caller; null results are checked before they are read.
     unsafe {
         let error = c::rd_kafka_event_error(event);
@@ -146,7 +167,7 @@ unsafe fn policy_in(event: *mut c::rd_kafka_event_t) -> Result<String, RDKafkaRe
         let mut count = 0;
         let entries = c::rd_kafka_ConfigResource_configs(*resources, &mut count);
         for entry in (0..count).map(|at| *entries.add(at)) {
-            if CStr::from_ptr(c::rd_kafka_ConfigEntry_name(entry)) == c"cleanup.policy" {
+            if CStr::from_ptr(c::rd_kafka_ConfigEntry_name(entry)) == setting {
                 let value = c::rd_kafka_ConfigEntry_value(entry);
                 let text = || CStr::from_ptr(value).to_string_lossy().into_owned();
                 return Ok(if value.is_null() { String::new() } else { text() });

@@ -1,11 +1,14 @@
 //! The background thread of a reader: it serves the client's callbacks and asks what a reader must not block for.
 //!
 //! New partitions, a topic that was created anew, the bounds of a partition whose offset the broker refused, and the
-//! nearing loss of what the oldest checkpoint would read. It changes nothing: it reports by [`Report`] and wakes the reader.
+//! nearing loss of what the oldest kept checkpoint would read. It changes nothing: it reports by [`Report`] and wakes the reader.
+//!
+//! An answer that a broker may give for a moment only, while it restarts or has not heard of everything, is asked for
+//! [`LOOKS_MAX`] times before it is reported: that there is no such topic, and that a partition is shorter than it was.
 
 use super::client::Consumer;
-use super::decision::{Bounds, near_loss};
-use super::topic;
+use super::decision::{Bounds, Standing, near_loss, standing};
+use super::topic::{self, LOOKS_MAX};
 use dataflow_core::{Discovered, Error, Mailbox, Waker};
 use rdkafka::consumer::Consumer as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,20 +47,27 @@ pub(crate) struct Task {
     pub(crate) peers: u32,
     /// How often it looks.
     pub(crate) interval: Duration,
-    /// Partitions that need no report.
-    pub(crate) known: BTreeSet<u32>,
-    /// The topic's id at the start.
-    pub(crate) id: Option<String>,
+    /// Between two looks at what may pass.
+    pub(crate) look_interval: Duration,
     /// Wakes the reader.
     pub(crate) wake: Waker,
+}
+
+/// What the reader's first discovery found; before it no partition counts as new.
+pub(crate) struct Listed {
+    /// Partitions that need no report.
+    pub(crate) known: BTreeSet<u32>,
+    /// The topic's id.
+    pub(crate) id: Option<String>,
 }
 
 /// The reader's end of a running watch. The thread ends when this is dropped.
 pub(crate) struct Watch {
     /// What was found.
     pub(crate) reports: Mailbox<Report>,
-    /// Partitions whose bounds are wanted.
-    asked: Mailbox<u32>,
+    /// Partitions whose bounds are wanted, each with the offset that should be within.
+    asked: Mailbox<(u32, u64)>,
+    listed: Mailbox<Listed>,
     /// The offsets that the oldest kept checkpoint would restore.
     restorable: Arc<Mutex<BTreeMap<u32, u64>>>,
     stop: Arc<AtomicBool>,
@@ -69,27 +79,41 @@ impl Watch {
         let watch = Watch {
             reports: Mailbox::new(REPORTS_MAX),
             asked: Mailbox::new(REPORTS_MAX),
+            listed: Mailbox::new(1),
             restorable: Arc::default(),
             stop: Arc::default(),
         };
-        let (reports, asked, restorable, stop) =
-            (watch.reports.clone(), watch.asked.clone(), watch.restorable.clone(), watch.stop.clone());
-        let name = format!("kafka-{}-{}", task.topic, task.worker);
+        let running = Running {
+            reports: watch.reports.clone(),
+            asked: watch.asked.clone(),
+            listed: watch.listed.clone(),
+            restorable: watch.restorable.clone(),
+            found: None,
+            questions: BTreeMap::new(),
+            warned: BTreeSet::new(),
+            gone: 0,
+            task,
+        };
+        let (stop, name) = (watch.stop.clone(), format!("kafka-{}-{}", running.task.topic, running.task.worker));
         // A thread and no task: it lives in blocking calls of librdkafka, and a reader has no spawner. The simulation has
         // sources of its own.
         #[allow(clippy::disallowed_methods)]
         std::thread::Builder::new()
             .name(name.clone())
-            .spawn(move || {
-                Running { task, reports, asked, restorable, warned: BTreeSet::new(), gone: false }.run(&stop)
-            })
+            .spawn(move || running.run(&stop))
             .map_err(|e| Error::outside(format!("starting thread '{name}'")).because(e))?;
         Ok(watch)
     }
 
-    /// Asks for a partition's bounds; a report will follow. A question too many is asked again by the reader's next poll.
-    pub(crate) fn ask(&self, index: u32) -> bool {
-        self.asked.push(index).is_ok()
+    /// Asks for a partition's bounds, in which `offset` should be; a report will follow. A question too many is asked again by
+    /// the reader's next poll.
+    pub(crate) fn ask(&self, index: u32, offset: u64) -> bool {
+        self.asked.push((index, offset)).is_ok()
+    }
+
+    /// Says what the first discovery found.
+    pub(crate) fn listed(&self, listed: Listed) {
+        assert!(self.listed.push(listed).is_ok(), "there is one first discovery");
     }
 
     /// Says what the oldest kept checkpoint would restore.
@@ -107,24 +131,42 @@ impl Drop for Watch {
 struct Running {
     task: Task,
     reports: Mailbox<Report>,
-    asked: Mailbox<u32>,
+    asked: Mailbox<(u32, u64)>,
+    listed: Mailbox<Listed>,
     restorable: Arc<Mutex<BTreeMap<u32, u64>>>,
+    found: Option<Listed>,
+    questions: BTreeMap<u32, Question>,
     warned: BTreeSet<u32>,
-    gone: bool,
+    /// Looks in a row that did not find the topic.
+    gone: u32,
+}
+
+/// A question about a partition that is not answered yet.
+#[derive(Clone, Copy)]
+struct Question {
+    offset: u64,
+    looks: u32,
+    due: Instant,
+}
+
+// How often to ask a broker is no part of any computation, so no clock is passed in.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 impl Running {
     fn run(mut self, stop: &AtomicBool) {
-        // How often to ask a broker is no part of any computation, so no clock is passed in.
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now;
         let mut last = now();
         while !stop.load(Ordering::Acquire) {
             self.serve();
-            for index in self.asked.drain() {
-                self.answer(index);
+            self.found = self.listed.drain().into_iter().next().or(self.found.take());
+            for (index, offset) in self.asked.drain() {
+                self.questions.insert(index, Question { offset, looks: 0, due: now() });
             }
-            if now().duration_since(last) >= self.task.interval {
+            self.answer();
+            let interval = if self.gone > 0 { self.task.look_interval } else { self.task.interval };
+            if now().duration_since(last) >= interval {
                 last = now();
                 self.look();
             }
@@ -147,28 +189,53 @@ impl Running {
         }
     }
 
-    fn answer(&self, index: u32) {
-        match topic::bounds(&self.task.consumer, &self.task.topic, index) {
-            Ok(bounds) => self.report(Report::Bounds(index, bounds)),
-            // The question stands until the broker answers.
-            Err(error) => {
-                tracing::warn!(topic = self.task.topic, partition = index, %error, "the broker does not say what it has");
-                let _ = self.asked.push(index);
+    /// Answers the questions that are due; the others stand until the broker answers.
+    fn answer(&mut self) {
+        for (index, mut question) in std::mem::take(&mut self.questions) {
+            if question.due <= now() {
+                question.looks += 1;
+                match self.bounds(index) {
+                    Some(bounds) if is_settled(question, bounds) => {
+                        self.report(Report::Bounds(index, bounds));
+                        continue;
+                    }
+                    _ => question.due = now() + self.task.look_interval,
+                }
             }
+            self.questions.insert(index, question);
         }
+    }
+
+    fn bounds(&mut self, index: u32) -> Option<Bounds> {
+        // Asking a topic that is not there for its bounds would wait for it.
+        let found = match topic::partitions(self.task.consumer.client(), &self.task.topic) {
+            Ok(Some(count)) if count > index => topic::bounds(&self.task.consumer, &self.task.topic, index).map(Some),
+            Ok(found) => {
+                self.gone = self.gone.max(u32::from(found.is_none()));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+        found.unwrap_or_else(|error| {
+            tracing::warn!(topic = self.task.topic, partition = index, %error, "the broker does not say what it has");
+            None
+        })
     }
 
     fn look(&mut self) {
         match topic::partitions(self.task.consumer.client(), &self.task.topic) {
             Ok(Some(count)) => {
+                self.gone = 0;
                 self.compare_ids();
                 let (worker, peers) = (self.task.worker, self.task.peers);
                 (0..count).filter(|index| index % peers == worker).for_each(|index| self.appear(index));
             }
-            Ok(None) if !std::mem::replace(&mut self.gone, true) => {
-                self.report(Report::Recreated("it is gone".to_owned()))
+            Ok(None) => {
+                self.gone = self.gone.saturating_add(1);
+                if self.gone == LOOKS_MAX {
+                    self.report(Report::Recreated("it is gone".to_owned()));
+                }
             }
-            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(topic = self.task.topic, %error, "looking for new partitions failed; next round again")
             }
@@ -180,24 +247,20 @@ impl Running {
     }
 
     fn compare_ids(&mut self) {
+        let Some(known) = &mut self.found else { return };
         let Some(now) = topic::id(&self.task.consumer, &self.task.topic) else { return };
-        match &self.task.id {
-            Some(before) if *before != now => {
-                self.report(Report::Recreated(format!("its id was '{before}' and is '{now}'")));
-            }
-            _ => {}
+        let before = known.id.replace(now.clone());
+        if let Some(before) = before.filter(|before| *before != now) {
+            self.report(Report::Recreated(format!("its id was '{before}' and is '{now}'")));
         }
-        self.task.id = Some(now);
     }
 
     fn appear(&mut self, index: u32) {
-        if self.task.known.contains(&index) {
-            return;
-        }
+        let Some(listed) = self.found.as_mut().filter(|listed| !listed.known.contains(&index)) else { return };
         // A partition that appears in a running topic is read from its beginning, wherever the source itself began.
         match topic::bounds(&self.task.consumer, &self.task.topic, index) {
             Ok(bounds) => {
-                self.task.known.insert(index);
+                listed.known.insert(index);
                 self.report(Report::Appeared(Discovered { index, start: bounds.low }));
             }
             Err(error) => {
@@ -227,4 +290,9 @@ impl Running {
         }
         self.task.wake.wake();
     }
+}
+
+/// A partition that ends below the offset may be catching up after a change of its leader.
+fn is_settled(question: Question, bounds: Bounds) -> bool {
+    standing(question.offset, bounds) != Standing::Beyond || question.looks >= LOOKS_MAX
 }

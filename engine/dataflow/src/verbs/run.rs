@@ -9,9 +9,11 @@ use crate::rehearsal::rehearse;
 use crate::status::StatusFile;
 use crate::terminal::Terminal;
 use crate::wiring::{self, LOGS, Options};
-use crate::{page, wiring::gather_counters};
+use crate::{
+    page,
+    wiring::{KafkaCounters, gather_counters},
+};
 use dataflow_connectors::sink::case_files::export_case_files;
-use dataflow_connectors::sink::kafka::KafkaSinkCounters;
 use dataflow_core::{Environment, Epoch, Error, Result, Storage, Task, TaskState};
 use dataflow_runtime::{Plan, prepare, threads};
 use dataflow_state::folder::DataFolder;
@@ -149,7 +151,7 @@ impl Task for OnSignal {
 /// Writes the status, draws the line, and ends a run of bounded length.
 struct Watch {
     plan: Arc<Plan>,
-    kafka: Vec<Arc<KafkaSinkCounters>>,
+    kafka: KafkaCounters,
     exporter: Option<Arc<Exporter>>,
     status: Arc<StatusFile>,
     ends: Option<Duration>,

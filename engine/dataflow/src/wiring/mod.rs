@@ -12,6 +12,7 @@ pub(crate) use sources::Decoders;
 use crate::job::{JobFile, JobWiring};
 use crate::profile::{Profile, typed};
 use dataflow_connectors::sink::kafka::KafkaSinkCounters;
+use dataflow_connectors::source::kafka::KafkaSourceCounters;
 use dataflow_core::{Environment, Error, Result, Storage};
 use dataflow_loadgen::logins::Traffic;
 use dataflow_runtime::plan::{JobSetup, TableContent};
@@ -22,6 +23,7 @@ use dataflow_state::table::TableSettings;
 use serde::Deserialize;
 use sources::Sources;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `[state]` of a profile.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,10 +49,17 @@ impl Default for StateSettings {
 pub(crate) struct Wired {
     pub(crate) setup: JobSetup,
     pub(crate) job: JobWiring,
-    /// Counters of the Kafka sinks.
-    pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
+    /// Counters of the Kafka sources and sinks.
+    pub(crate) kafka: KafkaCounters,
     /// The made-up traffic of generator sources, for its labels.
     pub(crate) generated: Vec<Arc<Traffic>>,
+}
+
+/// What Kafka sources and sinks count for themselves.
+#[derive(Clone)]
+pub(crate) struct KafkaCounters {
+    sources: Vec<Arc<KafkaSourceCounters>>,
+    sinks: Vec<Arc<KafkaSinkCounters>>,
 }
 
 /// What the command line adds.
@@ -80,7 +89,8 @@ pub(crate) fn wire(
     let settings: RuntimeSettings = profile.section(&["runtime"])?;
     settings.check()?;
     let state: StateSettings = profile.section(&["state"])?;
-    let Sources { sources, decoders, generated } = sources::build(profile, environment, storage, options.until_end)?;
+    let Sources { sources, decoders, generated, kafka } =
+        sources::build(profile, environment, storage, options.until_end)?;
     let sinks = sinks::build(profile, storage)?;
     let params = profile.table(&["params"])?;
     Ok(Wired {
@@ -100,7 +110,7 @@ pub(crate) fn wire(
             recorded: recorded(profile)?,
         },
         job: JobWiring { params, topics: sinks.topics, decoders: Arc::new(decoders), asked: Arc::default() },
-        kafka: sinks.kafka,
+        kafka: KafkaCounters { sources: kafka, sinks: sinks.kafka },
         generated,
     })
 }
@@ -173,8 +183,14 @@ fn recorded(profile: &Profile) -> Result<Option<Vec<dataflow_state::binding_log:
     parse_recorded(&text).map(Some)
 }
 
-/// Adds the Kafka sinks' counters to the plan's.
-pub(crate) fn gather_counters(plan: &Plan, kafka: &[Arc<KafkaSinkCounters>]) {
-    let aborted = kafka.iter().map(|c| c.aborted.load(std::sync::atomic::Ordering::Relaxed)).sum();
-    plan.control.status.aborted_transactions.set(aborted);
+/// Adds the counters of the Kafka sources and sinks to the plan's.
+pub(crate) fn gather_counters(plan: &Plan, kafka: &KafkaCounters) {
+    let status = &plan.control.status;
+    let of_sources = |counter: fn(&KafkaSourceCounters) -> &AtomicU64| {
+        kafka.sources.iter().map(|source| counter(source).load(Ordering::Relaxed)).sum()
+    };
+    status.aborted_transactions.set(kafka.sinks.iter().map(|sink| sink.aborted.load(Ordering::Relaxed)).sum());
+    status.lost_records.set(of_sources(|source| &source.lost));
+    status.skipped_records.set(of_sources(|source| &source.skipped));
+    status.recreated_topics.set(of_sources(|source| &source.recreated));
 }

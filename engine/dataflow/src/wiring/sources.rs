@@ -8,7 +8,7 @@ use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::json::{CaseLineDecoder, JsonDecoder};
 use dataflow_connectors::decode::registry::{RegistrySettings, Schemas};
 use dataflow_connectors::kafka_settings::KafkaSourceSettings;
-use dataflow_connectors::source::kafka::KafkaSource;
+use dataflow_connectors::source::kafka::{KafkaSource, KafkaSourceCounters};
 use dataflow_connectors::source::ndjson::NdjsonSource;
 use dataflow_core::{Decode, Environment, Error, Result, Source, SourceId, Storage, Waker};
 use dataflow_loadgen::logins::Traffic;
@@ -45,6 +45,7 @@ pub(super) struct Sources {
     pub(super) decoders: Decoders,
     /// The made-up traffic of generators.
     pub(super) generated: Vec<Arc<Traffic>>,
+    pub(super) kafka: Vec<Arc<KafkaSourceCounters>>,
 }
 
 pub(super) fn build(
@@ -54,7 +55,7 @@ pub(super) fn build(
     until_end: bool,
 ) -> Result<Sources> {
     let (mut sources, mut decoders): (Vec<Arc<dyn Source>>, _) = (Vec::new(), BTreeMap::new());
-    let mut generated = Vec::new();
+    let (mut generated, mut kafka) = (Vec::new(), Vec::new());
     for (rank, name) in profile.names("sources").into_iter().enumerate() {
         let at = ["sources", &name];
         let mut table = profile.table(&at)?;
@@ -73,7 +74,9 @@ pub(super) fn build(
                 secrets::resolve_client(profile, &at, &mut table)?;
                 table.entry("topic").or_insert_with(|| Value::String(name.clone()));
                 let settings: KafkaSourceSettings = typed(table, &place)?;
-                Arc::new(KafkaSource::new(settings, storage.clone())?)
+                let source = KafkaSource::new(settings, storage.clone())?;
+                kafka.push(source.counters());
+                Arc::new(source)
             }
             other => {
                 return Err(unknown("connector", other, ["ndjson", "generator", "kafka"].into_iter(), &place));
@@ -98,7 +101,7 @@ pub(super) fn build(
         decoders.insert(name, format);
         sources.push(if until_end { Arc::new(UntilEnd(source)) } else { source });
     }
-    Ok(Sources { sources, decoders: Decoders(decoders), generated })
+    Ok(Sources { sources, decoders: Decoders(decoders), generated, kafka })
 }
 
 fn registry(profile: &Profile, name: &str, table: &mut Table, place: &str) -> Result<Option<RegistrySettings>> {

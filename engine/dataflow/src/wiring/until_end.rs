@@ -40,6 +40,10 @@ impl SourceReader for Reader {
         self.0.lag(index)
     }
 
+    fn restorable(&mut self, offsets: &BTreeMap<u32, u64>) {
+        self.0.restorable(offsets);
+    }
+
     fn checkpointed(&mut self, offsets: &BTreeMap<u32, u64>) {
         self.0.checkpointed(offsets);
     }
