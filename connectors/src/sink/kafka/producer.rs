@@ -3,10 +3,10 @@
 //! Invariant: no delivery result goes unread. A record that the client took and whose result did not come within the
 //! timeout is a failure like any other; what it means is decided by the marker, not here.
 
+use super::cluster::{Outgoing, TransactionalProducer};
 use super::events::Events;
 use crate::kafka_settings::KafkaSinkSettings;
 use crate::source::kafka::client::{Logged, failed};
-use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Result};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -23,18 +23,6 @@ const TURN_MS: i32 = 100;
 
 /// Records sent between two looks at the reports: what was reported holds its memory until it is taken.
 const SENT_BEFORE_A_LOOK: usize = 1024;
-
-/// A record to send.
-pub(super) struct Outgoing<'a> {
-    /// The topic.
-    pub(super) topic: &'a str,
-    /// The partition.
-    pub(super) partition: i32,
-    /// The key; `None` is null.
-    pub(super) key: Option<&'a [u8]>,
-    /// The value.
-    pub(super) value: &'a [u8],
-}
 
 impl ProducerContext for Logged {
     type DeliveryOpaque = ();
@@ -57,7 +45,7 @@ fn refused(what: String, error: KafkaError) -> Error {
 }
 
 /// A producer, transactional when it has an id.
-pub(super) struct Producer {
+pub struct Producer {
     /// Before its client, which it must not outlive.
     events: Events,
     producer: BaseProducer<Logged>,
@@ -88,39 +76,6 @@ impl Producer {
         Ok(Producer { events: Events::of(producer.client()), producer, name, timeout, pending: 0, failure: None })
     }
 
-    /// Shuts out the producer that had the transactional id before, and ends its transaction. Called once, first.
-    pub(super) fn initialise(&mut self) -> Result<()> {
-        let what = || format!("initialising producer '{}'", self.name);
-        self.producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))
-    }
-
-    /// Sends the records as one transaction. After an error nothing is known about its outcome.
-    pub(super) fn transaction<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
-        let name = self.name.clone();
-        let what = |step: &str| format!("{step} a transaction of producer '{name}'");
-        self.producer.begin_transaction().map_err(|e| failed(what("beginning"), e))?;
-        self.send(records)?;
-        self.producer.commit_transaction(self.timeout).map_err(|e| failed(what("committing"), e))
-    }
-
-    /// Sends the records and waits until the brokers have acknowledged each.
-    pub(super) fn send<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
-        self.failure = None;
-        for (at, record) in records.enumerate() {
-            self.send_one(&record)?;
-            if at % SENT_BEFORE_A_LOOK == 0 {
-                self.take_events();
-            }
-        }
-        self.wait_until("every record is acknowledged", 0)?;
-        match self.failure.take() {
-            Some(error) if !is_planted(Bug::SwallowedProduceError) => {
-                Err(refused(format!("sending records with producer '{}'", self.name), error))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn send_one(&mut self, record: &Outgoing<'_>) -> Result<()> {
         loop {
             let mut message =
@@ -130,9 +85,6 @@ impl Producer {
                 self.pending += 1;
                 return Ok(());
             };
-            if is_planted(Bug::SwallowedProduceError) {
-                return Ok(());
-            }
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || self.pending == 0 {
                 let size = record.value.len();
                 return Err(refused(
@@ -162,7 +114,7 @@ impl Producer {
     }
 
     /// Takes what the client has reported by now.
-    pub(super) fn take_events(&mut self) {
+    fn take_events(&mut self) {
         while self.take_event(0) {}
     }
 
@@ -171,5 +123,41 @@ impl Producer {
         self.pending -= deliveries.reported;
         self.failure = self.failure.take().or(deliveries.failure);
         true
+    }
+}
+
+impl TransactionalProducer for Producer {
+    fn initialise(&mut self) -> Result<()> {
+        let what = || format!("initialising producer '{}'", self.name);
+        self.producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let what = || format!("beginning a transaction of producer '{}'", self.name);
+        self.producer.begin_transaction().map_err(|e| failed(what(), e))
+    }
+
+    fn send<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
+        self.failure = None;
+        for (at, record) in records.enumerate() {
+            self.send_one(&record)?;
+            if at % SENT_BEFORE_A_LOOK == 0 {
+                self.take_events();
+            }
+        }
+        self.wait_until("every record is acknowledged", 0)?;
+        match self.failure.take() {
+            Some(error) => Err(refused(format!("sending records with producer '{}'", self.name), error)),
+            None => Ok(()),
+        }
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let what = || format!("committing a transaction of producer '{}'", self.name);
+        self.producer.commit_transaction(self.timeout).map_err(|e| failed(what(), e))
+    }
+
+    fn rest(&mut self) {
+        self.take_events();
     }
 }
