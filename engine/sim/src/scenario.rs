@@ -198,9 +198,12 @@ fn troubled(life: &mut LifePlan, dice: &mut Dice, turns: u64) {
     life.rot = dice.percent(15);
 }
 
+/// The tasks whose calls may take long.
+const TASKS: [&str; 3] = ["bindings", "checkpoints", "sink"];
+
 fn stall(dice: &mut Dice, turns: u64, may_last: bool) -> Stall {
     Stall {
-        task: *dice.pick(&["bindings", "checkpoints", "sink"]),
+        task: TASKS[dice.below(3) as usize],
         at: dice.below(turns / 2),
         lasts_us: (!may_last || dice.percent(60)).then(|| dice.range(100_000, 60_000_000)),
     }

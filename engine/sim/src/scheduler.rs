@@ -221,7 +221,7 @@ impl Scheduler {
         }
         state.is_stuck |= turns > TURNS_MAX;
         let failed = state.job.as_ref().is_some_and(|job| job.control.has_failed());
-        if let Some(job) = state.job.as_ref().filter(|_| state.stalled.0 > 0 && turns % LOOK == 0) {
+        if let Some(job) = state.job.as_ref().filter(|_| state.stalled.0 > 0 && turns.is_multiple_of(LOOK)) {
             state.unbounded = state.unbounded.take().or_else(|| unbounded(job));
         }
         let is_idle = state.running.iter().all(|running| !running);

@@ -24,6 +24,8 @@ pub(crate) struct SimProducer {
     id: String,
     /// Its epoch, once it is initialised.
     epoch: Option<u64>,
+    /// Whether its transaction has a record: of an empty one the coordinator hears nothing.
+    has_sent: bool,
 }
 
 /// A reader of markers.
@@ -48,7 +50,7 @@ impl Cluster for SimCluster {
     fn connect(&self, id: Option<&str>, _topic: &str) -> Result<SimProducer> {
         self.broker.ask(&self.life, "connect")?;
         let id = id.ok_or_else(|| Error::us("connecting a producer without transactions to the simulated broker"))?;
-        Ok(SimProducer { cluster: self.clone(), id: id.to_owned(), epoch: None })
+        Ok(SimProducer { cluster: self.clone(), id: id.to_owned(), epoch: None, has_sent: false })
     }
 }
 
@@ -65,6 +67,7 @@ impl TransactionalProducer for SimProducer {
     }
 
     fn begin(&mut self) -> Result<()> {
+        self.has_sent = false;
         self.epoch().map(drop)
     }
 
@@ -77,12 +80,13 @@ impl TransactionalProducer for SimProducer {
             transaction: usize::MAX,
         });
         let items: Vec<Item> = items.collect();
+        self.has_sent |= !items.is_empty();
         items.chunks(RECORDS_MAX).try_for_each(|request| broker.produce(life, &self.id, epoch, request.to_vec()))
     }
 
     fn commit(&mut self) -> Result<()> {
         let SimCluster { broker, life } = &self.cluster;
-        broker.commit(life, &self.id, self.epoch()?)
+        if self.has_sent { broker.commit(life, &self.id, self.epoch()?) } else { Ok(()) }
     }
 
     fn rest(&mut self) {}
