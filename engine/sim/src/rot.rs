@@ -19,7 +19,7 @@ pub(crate) struct Rot {
     path: String,
     at: usize,
     mask: u8,
-    /// The file with it.
+    /// The file up to it, with it.
     damaged: Vec<u8>,
 }
 
@@ -37,7 +37,8 @@ impl Rot {
         let length = disk.length(&path).ok().flatten()?;
         let (at, mask) = (dice.below(length), 1 << dice.below(8));
         disk.flip(&path, at, mask).ok()?;
-        let damaged = disk.read(&path).ok()?;
+        let mut damaged = disk.read(&path).ok()?;
+        damaged.truncate(at as usize + 1);
         Some(Rot { path, at: at as usize, mask, damaged })
     }
 
@@ -61,9 +62,9 @@ impl Rot {
         }
     }
 
-    /// Whether a file is still the one that was damaged, longer or shorter by now, and not cut before the damage and written anew.
+    /// Whether a file is still the one that was damaged, and not cut before the damage and written anew.
     fn is_in(&self, now: &[u8]) -> bool {
-        now.len() > self.at && now.iter().zip(&self.damaged).all(|(now, then)| now == then)
+        now.starts_with(&self.damaged)
     }
 }
 

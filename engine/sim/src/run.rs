@@ -96,6 +96,8 @@ struct World {
     rot_dice: Dice,
     strays: Vec<Slot>,
     workers_before: usize,
+    /// What the local log shows may not be on the disk: a life ended within a call, and none has begun since.
+    is_unproven: bool,
     report: Report,
 }
 
@@ -126,6 +128,7 @@ impl World {
             rot_dice: Dice::new(seed, Purpose::Rot),
             strays: Vec::new(),
             workers_before: 0,
+            is_unproven: false,
             report: Report::default(),
         }
     }
@@ -176,7 +179,7 @@ impl World {
             self.report.flips_refused += 1;
         }
         self.count(plan, &life, began, is_cut_short);
-        self.part(plan, &life)?;
+        self.part(plan, &life, began)?;
         if let Some(rot) = rot {
             self.report.flips += 1;
             rot.turn_back(&self.disk, &self.graveyard);
@@ -185,9 +188,10 @@ impl World {
     }
 
     /// The end of a process, and perhaps of its machine. What a consumer saw before, it sees after.
-    fn part(&mut self, plan: &LifePlan, life: &Life) -> Result<(), String> {
+    fn part(&mut self, plan: &LifePlan, life: &Life, began: bool) -> Result<(), String> {
         // Between the write and the sync of a commits line a consumer may be shown what a failing machine would lose.
-        let is_between = life.blown_at().is_some_and(|at| at.contains(OUT));
+        let is_between = life.blown_at().is_some_and(|at| at.contains(OUT)) || self.is_unproven && !began;
+        self.is_unproven = is_between && !plan.power_loss;
         let seen = if is_between { Delivered::new() } else { self.delivered_locally()? };
         if plan.power_loss {
             let dice = &mut self.crash_dice;
