@@ -17,12 +17,13 @@ SECONDS :=
 endif
 E2E_ARGS ?=
 BENCH_ARGS ?=
-NIGHTLY_SEEDS ?= 10000
+SIM_SEEDS ?= 5000
+NIGHTLY_SEEDS ?= 50000
 
 binary = $(CARGO_TARGET_DIR)/debug/dataflow
 deny = $(or $(shell PATH="$(cache)/tools/bin:$$PATH" command -v cargo-deny),)
 
-.PHONY: help setup build-notice demo test planted install e2e bench nightly lint fmt deny tidy
+.PHONY: help setup build-notice demo test sim planted install e2e bench nightly lint fmt deny tidy
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,6 +42,9 @@ demo: build-notice ## runs the login job on generated input (SECONDS=20: for so 
 
 test: build-notice ## all tests that need no services
 	cargo test --workspace
+
+sim: build-notice ## whole jobs under a seeded scheduler, with every fault there is; says how many a second and what they met (SIM_SEEDS=5000)
+	DATAFLOW_SIM_SEEDS=$(SIM_SEEDS) cargo test --workspace --test seeds -- --nocapture every_seed_equals_the_oracle
 
 planted: build-notice ## each deliberate bug is caught by its test
 	cargo test --package dataflow-sim --features planted-bugs --test planted
@@ -62,7 +66,7 @@ bench: ## first figures of the whole job, release profile: throughput, latency, 
 
 nightly: ## what is too long for each change: many simulation seeds, long crash runs (NIGHTLY_SEEDS=)
 	@$(MAKE) --no-print-directory build-notice E2E=1
-	DATAFLOW_SIM_SEEDS=$(NIGHTLY_SEEDS) cargo test --package dataflow-sim
+	@$(MAKE) --no-print-directory sim SIM_SEEDS=$(NIGHTLY_SEEDS)
 	compose/e2e/run harness
 	compose/e2e/run connectors
 	compose/e2e/run crashes --events 200000 --kills 60 --broker-kills 12

@@ -3,23 +3,25 @@
 //! Nothing here comes from the job's own accounts but the bindings, and the oracle computes their watermarks again. Along the way a
 //! consumer of the local log looks at it at the end of each life: what it saw committed must still be there after the crash.
 
-use crate::broker::{Item, SimBroker};
+use crate::broker::SimBroker;
 use crate::graph::TOPICS;
 use crate::report::Report;
+use crate::run::JOB;
 use crate::scenario::{OUT, Scenario, SinkPlan};
 use crate::source::SOURCE;
 use crate::storage::Graveyard;
 use crate::trace::Trace;
 use crate::traffic::{GEOGRAPHY, Traffic};
+use dataflow_connectors::sink::kafka::cluster::markers_of;
 use dataflow_connectors::sink::local_log::committed_lines;
-use dataflow_core::{Epoch, Storage, stable_hash};
+use dataflow_core::{Epoch, Marker, Storage, stable_hash};
 use dataflow_operators::window::keyed_history::Emit;
 use dataflow_oracle::{BindingRow, Case, Emission, Row, canonical, compare, coverage, parse_bindings};
 use dataflow_runtime::plan::BINDINGS;
 use dataflow_state::binding_log::{self, export};
 use dataflow_state::storage::MemoryStorage;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 /// Committed rows by topic.
@@ -87,27 +89,29 @@ pub(crate) fn of_local_log(sink: &SinkPlan, disk: &MemoryStorage) -> Result<Deli
     sink.topics.iter().map(lines).collect()
 }
 
-/// What is committed on a broker; each epoch at most once, in their order.
+/// What is committed on a broker. Each transaction has its marker, and markers rise.
 fn of_broker(sink: &SinkPlan, broker: &SimBroker) -> Result<Delivered, String> {
     let mut delivered: Delivered = sink.topics.iter().map(|topic| (TOPICS[*topic], Vec::new())).collect();
-    let (mut newest, mut marked): (Epoch, Epoch) = (0, 0);
+    let (markers, mut marked): (_, Epoch) = (markers_of(JOB), 0);
+    let (mut with_rows, mut with_marker) = (BTreeSet::new(), BTreeSet::new());
     for item in broker.committed() {
-        match item {
-            Item::Row(epoch, row) => {
-                if epoch < newest || epoch <= marked {
-                    return Err(format!("sink '{}' has epoch {epoch} after epoch {}", sink.name, newest.max(marked)));
-                }
-                newest = epoch;
-                let topic = TOPICS[sink.topics[usize::from(row.topic.0)]];
-                delivered.get_mut(topic).expect("made above").push(row.value);
+        if item.topic == markers {
+            let marker: Marker = serde_json::from_slice(&item.value).map_err(|e| format!("a marker: {e}"))?;
+            if marker.epoch < marked {
+                return Err(format!("the marker of sink '{}' falls from {marked} to {}", sink.name, marker.epoch));
             }
-            Item::Marker(marker) if marker.epoch < newest => {
-                return Err(format!("the marker of sink '{}' names epoch {} behind {newest}", sink.name, marker.epoch));
-            }
-            Item::Marker(marker) => marked = marker.epoch,
+            marked = marker.epoch;
+            with_marker.insert(item.transaction);
+        } else {
+            let rows = delivered.get_mut(item.topic.as_str());
+            rows.ok_or_else(|| format!("sink '{}' wrote to '{}'", sink.name, item.topic))?.push(item.value);
+            with_rows.insert(item.transaction);
         }
     }
-    Ok(delivered)
+    match with_rows.difference(&with_marker).next() {
+        None => Ok(delivered),
+        Some(transaction) => Err(format!("transaction {transaction} of sink '{}' has rows and no marker", sink.name)),
+    }
 }
 
 /// All bindings of the run: the log, and the segments that were trimmed from it.
@@ -146,12 +150,15 @@ fn ordered(topic: &str, rows: &[Row]) -> Vec<Value> {
 fn same(topic: &str, expected: &[Value], delivered: &[Vec<u8>]) -> Result<(), String> {
     let parse = |row: &Vec<u8>| serde_json::from_slice(row).map_err(|e| format!("a row of '{topic}' is no JSON: {e}"));
     let actual: Vec<Value> = delivered.iter().map(parse).collect::<Result<_, _>>()?;
-    compare(expected, &actual, &[]).map_err(|e| format!("'{topic}': {e}"))?;
-    let differs = expected.iter().zip(&actual).position(|(e, a)| canonical(e, &[]) != canonical(a, &[]));
-    match differs {
-        None => Ok(()),
-        Some(at) => Err(format!("'{topic}': row {at} is out of order: expected {}, got {}", expected[at], actual[at])),
+    let differ = |(expected, actual): (&Value, &Value)| canonical(expected, &[]) != canonical(actual, &[]);
+    let differs = expected.iter().zip(&actual).position(differ);
+    if differs.is_none() && expected.len() == actual.len() {
+        return Ok(());
     }
+    // Says which rows are missing or too many, whatever their order.
+    compare(expected, &actual, &[]).map_err(|e| format!("'{topic}': {e}"))?;
+    let at = differs.expect("rows of the same number that are not the same ones in the same order");
+    Err(format!("'{topic}': row {at} is out of order: expected {}, got {}", expected[at], actual[at]))
 }
 
 /// Whether everything that `before` held is still there, in its place.

@@ -21,6 +21,12 @@ pub(crate) enum Purpose {
     Broker,
     /// The job's own random numbers: lineage and nonces.
     Identity,
+    /// Which calls take long, how much room there is, when the source is away.
+    Trouble,
+    /// Which bits flip between two lives.
+    Rot,
+    /// What the schema registry knows, and when.
+    Registry,
 }
 
 /// Seeded dice.

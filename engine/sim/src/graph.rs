@@ -4,16 +4,19 @@
 //! enrichment, keyed histories, detectors and rows.
 
 use crate::source::SOURCE;
+use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::json::JsonDecoder;
-use dataflow_core::{Result, TopicId};
+use dataflow_connectors::decode::registry::Schemas;
+use dataflow_core::{Decode, Result, TopicId, Waker};
 use dataflow_operators::anomaly::{
-    BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LoginEvent, NewCountry, NewDevice,
-    UnresolvedAddress, deliver,
+    BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LOGIN_EVENT_SCHEMA, LoginEvent,
+    NewCountry, NewDevice, UnresolvedAddress, deliver,
 };
 use dataflow_operators::enrich::enrich;
 use dataflow_operators::window::keyed_history::{Emit, keyed_findings, keyed_history};
 use dataflow_runtime::job::JobScope;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use timely::dataflow::operators::vec::Map;
 
 /// The name of the geography in the plan.
@@ -26,9 +29,13 @@ pub(crate) const TOPICS: [&str; 4] =
 /// Which sink takes a topic, and the topic's rank in it.
 pub(crate) type Routes = BTreeMap<&'static str, (String, TopicId)>;
 
-/// Builds the graph on one worker.
-pub(crate) fn build(job: &mut JobScope<'_>, emit: Emit, routes: &Routes) -> Result<()> {
-    let (records, dead) = job.source::<LoginEvent>(SOURCE, Box::new(JsonDecoder::<LoginEvent>::default()))?;
+/// Builds the graph on one worker. With `schemas` it reads Avro, else JSON.
+pub(crate) fn build(job: &mut JobScope<'_>, emit: Emit, routes: &Routes, schemas: Option<&Arc<Schemas>>) -> Result<()> {
+    let decoder: Box<dyn Decode<LoginEvent>> = match schemas {
+        Some(schemas) => Box::new(AvroDecoder::new(LOGIN_EVENT_SCHEMA, schemas.clone(), Waker::none())?),
+        None => Box::new(JsonDecoder::<LoginEvent>::default()),
+    };
+    let (records, dead) = job.source::<LoginEvent>(SOURCE, decoder)?;
     let logins = enrich(job, GEO, records)?;
     let (accepted, late) = job.accept(logins);
     let of_a_user = (

@@ -3,7 +3,7 @@
 //! ```text
 //!   seed ─► scenario: traffic, settings, sinks, and how each life of the job ends
 //!             │
-//!             ▼            one life: prepare ─► workers (a thread each, one runs at a time) + tasks
+//!             ▼            one life: prepare ─► workers + tasks, one runs at a time
 //!   outside log ──records──► the job: runtime, operators, state as shipped ──rows──► local log | simulated broker
 //!             ▲                      │ every call through the life's fuse                 │
 //!             │ time, by the scheduler's dice             disk that forgets what was not synced
@@ -21,10 +21,13 @@
 mod broker;
 mod check;
 mod clock;
+pub mod conformance;
 mod dice;
 mod graph;
 mod life;
+mod registry;
 mod report;
+mod rot;
 mod run;
 mod scenario;
 mod scheduler;
@@ -33,6 +36,7 @@ mod storage;
 mod suite;
 mod trace;
 mod traffic;
+mod workers;
 
 pub use broker::BrokerCounters;
 pub use report::{Failure, Report};

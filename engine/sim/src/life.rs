@@ -6,7 +6,7 @@
 
 use crate::trace::Trace;
 use dataflow_core::Error;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the fuse does when it has burnt down.
@@ -51,11 +51,15 @@ pub(crate) struct Life {
     fuse: Mutex<Option<Fuse>>,
     /// Where the fuse blew.
     blown_at: Mutex<Option<String>>,
+    /// Bytes that the disk still takes.
+    room: Mutex<Option<u64>>,
+    /// Calls that found the disk full.
+    full: AtomicU64,
 }
 
 impl Life {
     /// A life that begins.
-    pub(crate) fn new(trace: Arc<Trace>, fuse: Option<Fuse>) -> Arc<Life> {
+    pub(crate) fn new(trace: Arc<Trace>, fuse: Option<Fuse>, room: Option<u64>) -> Arc<Life> {
         Arc::new(Life {
             trace,
             disk: AtomicBool::new(true),
@@ -63,6 +67,8 @@ impl Life {
             excused: AtomicBool::new(false),
             fuse: Mutex::new(fuse),
             blown_at: Mutex::default(),
+            room: Mutex::new(room),
+            full: AtomicU64::new(0),
         })
     }
 
@@ -114,6 +120,26 @@ impl Life {
         }
         // A life without a disk is a stray one: its fuse is its successor's business no more.
         if self.disk.load(SeqCst) { self.burn(what, path, number) } else { Passage::Open }
+    }
+
+    /// How many of `bytes` the disk takes. A full one takes a part of a write, and nothing from then on.
+    pub(crate) fn take_room(&self, bytes: u64) -> u64 {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = room.as_mut() else { return bytes };
+        let taken = bytes.min(*left);
+        *left = if taken < bytes { 0 } else { *left - taken };
+        taken
+    }
+
+    /// A call found the disk full: that the life fails is right.
+    pub(crate) fn found_full(&self) {
+        self.full.fetch_add(1, SeqCst);
+        self.excuse();
+    }
+
+    /// Calls that found the disk full.
+    pub(crate) fn full(&self) -> u64 {
+        self.full.load(SeqCst)
     }
 
     fn burn(&self, what: &str, path: &str, number: u64) -> Passage {

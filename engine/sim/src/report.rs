@@ -47,6 +47,34 @@ report! {
     strays,
     /// Starts that found a torn tail in the binding log.
     torn_tails,
+    /// Sectors that were not written though later ones were.
+    torn_sectors,
+    /// Calls that took long.
+    stalls,
+    /// Of those, the ones that got a process killed.
+    stuck,
+    /// Fetches that an outage of the source left without an answer.
+    source_away,
+    /// Partitions found while the job ran.
+    partitions_added,
+    /// Questions to the schema registry.
+    schemas_asked,
+    /// Of those, the ones that an outage left without an answer.
+    registry_away,
+    /// Of those, the ones that came before the schema did.
+    schemas_too_early,
+    /// Of those, the ones about an id without a sensible schema.
+    schemas_senseless,
+    /// Calls that found the disk full.
+    disk_full,
+    /// Starts that ended at a full disk.
+    full_at_start,
+    /// Bits that flipped on the disk.
+    flips,
+    /// Flipped bits that a start refused, naming the file.
+    flips_refused,
+    /// Damaged checkpoints that were passed over.
+    passed_over,
     /// Starts from a checkpoint.
     restored,
     /// Starts with another number of workers than the life before.
@@ -77,6 +105,12 @@ report! {
     fenced,
     /// Transactions ended by an initialisation.
     aborted,
+    /// Transactions ended because they took too long.
+    timed_out,
+    /// Calls that met a transaction which was decided and not yet complete.
+    concurrent,
+    /// Commits that arrived when they had nothing to commit any more.
+    stale,
     /// Records deleted behind a checkpoint.
     deleted,
     /// Epochs bound.
@@ -93,6 +127,7 @@ impl Report {
         self.replayed += status.replayed_epochs;
         self.dropped_by_marker += status.epochs_dropped_by_marker;
         self.checkpoints += status.checkpoints;
+        self.passed_over += status.damaged_checkpoints;
         self.withdrawn += status.withdrawn;
         self.duplicates += status.duplicates;
         self.late += status.late;
@@ -106,6 +141,9 @@ impl Report {
         self.refused += broker.refused;
         self.fenced += broker.fenced;
         self.aborted += broker.aborted;
+        self.timed_out += broker.timed_out;
+        self.concurrent += broker.concurrent;
+        self.stale += broker.stale;
     }
 }
 

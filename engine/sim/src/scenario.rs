@@ -35,6 +35,23 @@ pub(crate) struct LifePlan {
     pub(crate) down_us: u64,
     /// How far its wall clock is off.
     pub(crate) off_us: i64,
+    /// A call that takes long.
+    pub(crate) stall: Option<Stall>,
+    /// Bytes that the disk still takes.
+    pub(crate) room: Option<u64>,
+    /// Whether a bit of what lies on the disk has flipped before it began.
+    pub(crate) rot: bool,
+}
+
+/// A call that a task makes and that does not return for long.
+#[derive(Clone, Debug)]
+pub(crate) struct Stall {
+    /// What the names of the tasks begin with.
+    pub(crate) task: &'static str,
+    /// It is the first one from this turn on.
+    pub(crate) at: u64,
+    /// For how long; `None`: until the process is killed for it.
+    pub(crate) lasts_us: Option<u64>,
 }
 
 /// A whole run.
@@ -49,11 +66,16 @@ pub(crate) struct Scenario {
     pub(crate) tables: TableSettings,
     pub(crate) retention: bool,
     pub(crate) broker_fault_percent: u64,
+    /// Fewer than the attempts of a sink to settle one commit.
     pub(crate) broker_faults: u32,
+    /// Producers that take turns.
+    pub(crate) slots: u32,
     pub(crate) turn_us: u64,
     /// Lives that may end early; the one after them runs to the end.
     pub(crate) lives: Vec<LifePlan>,
     pub(crate) last: LifePlan,
+    /// Microseconds of the simulation from and to which the source brings nothing.
+    pub(crate) outages: Vec<(u64, u64)>,
     /// Whether the job is started once more after its input has ended.
     pub(crate) once_more: bool,
 }
@@ -69,7 +91,8 @@ impl Scenario {
             (true, _) => dice.range(500_000, 8_000_000),
             (false, _) => dice.range(8_000_000, 40_000_000),
         };
-        let turns = dice.range(1_500, 5_000);
+        let turns = dice.range(1_000, 3_000);
+        let trouble = &mut Dice::new(seed, Purpose::Trouble);
         let traffic = TrafficShape {
             partitions: dice.range(1, 5) as u32,
             logins: dice.range(30, 160) as usize,
@@ -81,12 +104,19 @@ impl Scenario {
             poison: *dice.pick(&[0, 3, 10]),
             silent: dice.percent(20),
             appearing: dice.percent(40),
+            avro: trouble.percent(50),
         };
         let faulty = *dice.pick(&[0, 1, 2, 2, 3, 4, 6]);
-        let lives = (0..faulty).map(|_| life(dice, turns, faulty)).collect();
-        let last = LifePlan { ending: Ending::Natural, fuse: None, ..life(dice, turns, 1) };
+        let mut lives: Vec<LifePlan> = (0..faulty).map(|_| life(dice, turns, faulty)).collect();
+        let mut last = LifePlan { ending: Ending::Natural, fuse: None, ..life(dice, turns, 1) };
+        lives.iter_mut().for_each(|life| troubled(life, trouble, turns));
+        last.stall = trouble.percent(20).then(|| stall(trouble, turns, false));
+        let settings = settings(dice, span_us / 1_000);
+        for stall in lives.iter_mut().chain([&mut last]).filter_map(|life| life.stall.as_mut()) {
+            bound_open_checkpoints(stall, &settings);
+        }
         Scenario {
-            settings: settings(dice),
+            settings,
             emit: if dice.percent(70) { Emit::Eager } else { Emit::Final },
             sinks: sinks(dice),
             segment_bytes: *dice.pick(&[600, 5_000, 1 << 26]),
@@ -98,8 +128,10 @@ impl Scenario {
             ]),
             retention: dice.percent(50),
             broker_fault_percent: *dice.pick(&[0, 3, 10, 25]),
-            broker_faults: dice.range(0, 8) as u32,
+            broker_faults: dice.range(0, 7) as u32,
+            slots: trouble.range(1, 4) as u32,
             turn_us: span_us / turns + 1,
+            outages: outages(trouble, span_us),
             traffic,
             lives,
             last,
@@ -108,15 +140,16 @@ impl Scenario {
     }
 }
 
-fn settings(dice: &mut Dice) -> RuntimeSettings {
+/// Settings for traffic of `span_ms`: what a long one has more of than a short one is records, not empty epochs and checkpoints.
+fn settings(dice: &mut Dice, span_ms: u64) -> RuntimeSettings {
     RuntimeSettings {
         tick_min_ms: *dice.pick(&[1, 5, 20, 50]),
         tick_max_ms: *dice.pick(&[20, 100, 300]),
-        tick_idle_ms: *dice.pick(&[200, 1_000, 3_000]),
+        tick_idle_ms: *dice.pick(&[200, 1_000, 3_000]).max(&(span_ms / 60)),
         epoch_max_records: *dice.pick(&[1, 5, 20, 50_000, 50_000]),
         open_epochs_max: *dice.pick(&[2, 3, 6, 16]),
         max_drift_ms: *dice.pick(&[1_000, 60_000, 1 << 40]),
-        checkpoint_interval_ms: *dice.pick(&[50, 300, 2_000, 10_000]),
+        checkpoint_interval_ms: *dice.pick(&[50, 300, 2_000, 10_000]).max(&(span_ms / 50)),
         checkpoints_kept: *dice.pick(&[1, 2, 3]),
         staged_bytes_max: *dice.pick(&[2_000, 1 << 26]),
         bindings_segment_bytes: *dice.pick(&[300, 2_000, 1 << 26]),
@@ -150,7 +183,48 @@ fn life(dice: &mut Dice, turns: u64, lives: u64) -> LifePlan {
         power_loss: dice.percent(60),
         down_us: *dice.pick(&[0, 100_000, 2_000_000]),
         off_us: dice.below(20_000_000) as i64 - 10_000_000,
+        stall: None,
+        room: None,
+        rot: false,
     }
+}
+
+/// Troubles of a life that may end early.
+fn troubled(life: &mut LifePlan, dice: &mut Dice, turns: u64) {
+    life.stall = dice.percent(20).then(|| stall(dice, turns, true));
+    // Little enough that the next life may find the disk full still, and end before it has begun.
+    let most = *dice.pick(&[300, 5_000, 60_000]);
+    life.room = dice.percent(12).then(|| dice.below(most));
+    life.rot = dice.percent(15);
+}
+
+/// The tasks whose calls may take long.
+const TASKS: [&str; 3] = ["bindings", "checkpoints", "sink"];
+
+fn stall(dice: &mut Dice, turns: u64, may_last: bool) -> Stall {
+    Stall {
+        task: TASKS[dice.below(3) as usize],
+        at: dice.below(turns / 2),
+        lasts_us: (!may_last || dice.percent(60)).then(|| dice.range(100_000, 60_000_000)),
+    }
+}
+
+/// The writer's queue takes 64 checkpoints; a job that has opened more of them when the stuck call returns ends.
+fn bound_open_checkpoints(stall: &mut Stall, settings: &RuntimeSettings) {
+    let most = settings.checkpoint_interval_ms * 1_000 * 30;
+    if stall.task == "checkpoints" || stall.lasts_us.is_some() {
+        stall.lasts_us = Some(stall.lasts_us.map_or(most, |lasts| lasts.min(most)));
+    }
+}
+
+/// Times in which the source is away.
+fn outages(dice: &mut Dice, span_us: u64) -> Vec<(u64, u64)> {
+    let count = *dice.pick(&[0, 0, 0, 1, 2]);
+    let mut outage = || {
+        let from = dice.below(span_us);
+        (from, from + dice.range(1_000, span_us / 3))
+    };
+    (0..count).map(|_| outage()).collect()
 }
 
 fn fuse(dice: &mut Dice) -> Fuse {

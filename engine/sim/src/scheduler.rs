@@ -1,19 +1,20 @@
 //! The scheduler: one thing runs at a time, and the dice say which.
 //!
-//! Each worker lives on a thread of its own (timely wants that) and runs only while it holds the turn. Whoever ends a turn rolls the dice
-//! under the lock: a worker's step, a task, a call that was on its way to a broker. Tasks run on the thread that rolled them. Between
+//! A turn is a worker's step, a task's run, or the arrival of a call that was on its way to a broker; all of them on one thread. Between
 //! two turns time moves, mostly by little, now and then by a lot. A life gives every actor a weight of its own, so that
-//! in one life the binding log is slow, in another a worker, in a third a sink.
+//! in one life the binding log is slow, in another a worker, in a third a sink. A call of a task may take long, or never
+//! return; what the job holds meanwhile stays bounded.
 
 use crate::broker::SimBroker;
 use crate::clock::SimTime;
 use crate::dice::Dice;
 use crate::life::Life;
+use crate::scenario::{LifePlan, Stall};
 use crate::trace::Trace;
-use dataflow_core::{Spawner, Task, TaskState, Waker};
-use dataflow_runtime::Control;
+use dataflow_core::{OutputRow, Spawner, Task, TaskState, Waker};
+use dataflow_runtime::Plan;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Turns of a life after which it counts as stuck: several times what the longest takes.
 const TURNS_MAX: u64 = 200_000;
@@ -21,9 +22,13 @@ const TURNS_MAX: u64 = 200_000;
 const PATIENCE: u64 = 3_000;
 /// Turns without a task's run after which the job waits for time to pass, and time passes faster, so that half a minute of silence does
 /// not take a hundred thousand turns.
-const QUIET: u64 = 80;
+const QUIET: u64 = 30;
 /// How much faster at most.
-const HASTE: u64 = 30;
+const HASTE: u64 = 50;
+/// Turns that a process is left alone after one of its calls got stuck for ever, until whoever watches it kills it.
+const WATCH: u64 = 1_000;
+/// Turns between two looks at what a job with a stuck call holds.
+const LOOK: u64 = 16;
 /// Name of the tasks that may outlive their process: what they send is on the network.
 pub(crate) const STRAY: &str = "sink broker";
 
@@ -57,6 +62,8 @@ pub(crate) struct Slot {
     woken: Arc<AtomicBool>,
     /// Simulated time at which it wants to run again.
     due_us: Option<u64>,
+    /// Simulated time until which its call does not return.
+    stuck_until_us: u64,
     weight: u64,
 }
 
@@ -65,28 +72,33 @@ pub(crate) struct Scheduler {
     shared: Arc<Shared>,
     life: Arc<Life>,
     state: Mutex<State>,
-    /// One for each worker.
-    changed: Vec<Condvar>,
 }
 
 struct State {
-    /// Which worker has the turn.
-    turn: Option<usize>,
     running: Vec<bool>,
     worker_weights: Vec<u64>,
     tasks: Vec<Slot>,
     /// Tasks of earlier lives that are still about.
     strays: Vec<Slot>,
-    control: Option<Arc<Control>>,
+    job: Option<Arc<Plan>>,
     ending: Ending,
+    /// A call that takes long, and has not been made yet.
+    stall: Option<Stall>,
+    /// Calls that took long, and how many of them for ever.
+    stalled: (u64, u64),
+    /// What was not bounded meanwhile.
+    unbounded: Option<String>,
     turns: u64,
     /// The last turn that was not a worker's.
     busy: u64,
     is_over: bool,
     is_stuck: bool,
     panic: Option<String>,
+    /// Who may run, with the weight of each; kept for its memory.
+    options: Vec<(u64, Chosen)>,
 }
 
+#[derive(Clone, Copy)]
 enum Chosen {
     Worker(usize),
     Task(usize),
@@ -102,58 +114,50 @@ pub(crate) struct Aftermath {
     pub(crate) is_stuck: bool,
     /// What a worker or a task panicked with.
     pub(crate) panic: Option<String>,
+    /// What should have been bounded and was not.
+    pub(crate) unbounded: Option<String>,
+    /// Calls that took long, and how many of them for ever.
+    pub(crate) stalled: (u64, u64),
     /// Turns taken.
     pub(crate) turns: u64,
 }
 
 impl Scheduler {
-    /// A scheduler for `workers` workers.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        life: Arc<Life>,
-        workers: usize,
-        ending: Ending,
-        strays: Vec<Slot>,
-    ) -> Arc<Scheduler> {
+    /// The scheduler of a life that shall go so.
+    pub(crate) fn new(shared: Arc<Shared>, life: Arc<Life>, plan: &LifePlan, strays: Vec<Slot>) -> Arc<Scheduler> {
+        let workers = plan.workers;
         let worker_weights = (0..workers).map(|_| shared.weight()).collect();
         let state = State {
-            turn: None,
             running: vec![true; workers],
             worker_weights,
             tasks: Vec::new(),
             strays,
-            control: None,
-            ending,
+            job: None,
+            ending: plan.ending,
+            stall: plan.stall.clone(),
+            stalled: (0, 0),
+            unbounded: None,
             turns: 0,
             busy: 0,
             is_over: false,
             is_stuck: false,
             panic: None,
+            options: Vec::new(),
         };
-        let changed = (0..workers).map(|_| Condvar::new()).collect();
-        Arc::new(Scheduler { shared, life, state: Mutex::new(state), changed })
+        Arc::new(Scheduler { shared, life, state: Mutex::new(state) })
     }
 
-    /// Lets the workers begin.
-    pub(crate) fn begin(&self, control: Arc<Control>) {
-        let mut state = self.state();
-        state.control = Some(control);
-        let first = self.shared.roll(state.running.len() as u64) as usize;
-        state.turn = Some(first);
-        self.changed[first].notify_all();
+    /// The job has recovered; its workers begin.
+    pub(crate) fn begin(&self, job: Arc<Plan>) {
+        self.state().job = Some(job);
     }
 
-    /// Waits for the worker's first turn.
-    pub(crate) fn enter(&self, worker: usize) {
-        drop(self.wait(self.state(), worker));
-    }
-
-    /// Ends the worker's turn; comes back when it has the turn again. Whether it shall go on.
-    pub(crate) fn step(&self, worker: usize) -> bool {
+    /// Runs what is not a worker's until a worker's turn comes: which one. `None` when the life is over.
+    pub(crate) fn next_worker(&self) -> Option<usize> {
         loop {
             let mut state = self.state();
             if self.has_ended(&mut state) {
-                return false;
+                return None;
             }
             let quiet = (state.turns - state.busy) / QUIET;
             self.shared.pass_time(1 + quiet.min(HASTE));
@@ -162,30 +166,25 @@ impl Scheduler {
                 state.busy = state.turns;
             }
             match chosen {
-                Chosen::Worker(next) if next == worker => return true,
-                Chosen::Worker(next) => {
-                    state.turn = Some(next);
-                    self.changed[next].notify_all();
-                    return !self.wait(state, worker).is_over;
-                }
+                Chosen::Worker(next) => return Some(next),
+                Chosen::Task(at) if self.stalls(&mut state, at) => {}
                 Chosen::Task(at) => self.run(state, at, |state| &mut state.tasks),
                 Chosen::Stray(at) => self.run(state, at, |state| &mut state.strays),
-                Chosen::Deliver(at) => drop(self.shared.brokers[at].deliver()),
+                Chosen::Deliver(at) => self.shared.brokers[at].deliver(),
             }
         }
     }
 
-    /// The worker is gone; the turn goes to another.
-    pub(crate) fn leave(&self, worker: usize, panic: Option<String>) {
+    /// The worker has come to its end.
+    pub(crate) fn leave(&self, worker: usize) {
+        self.state().running[worker] = false;
+    }
+
+    /// A worker panicked: the life is over.
+    pub(crate) fn panicked(&self, what: String) {
         let mut state = self.state();
-        state.running[worker] = false;
-        if panic.is_some() {
-            state.is_over = true;
-            state.panic = state.panic.take().or(panic);
-        }
-        let Some(next) = state.running.iter().position(|running| *running) else { return };
-        state.turn = Some(next);
-        self.changed[next].notify_all();
+        state.is_over = true;
+        state.panic = state.panic.take().or(Some(what));
     }
 
     /// Takes the scheduler apart once all workers are gone.
@@ -196,17 +195,12 @@ impl Scheduler {
         if self.life.has_ended() && matches!(state.ending, Ending::Strand(_)) {
             strays.extend(tasks.into_iter().filter(|slot| slot.name.starts_with(STRAY) && slot.task.is_some()));
         }
-        Aftermath { strays, is_stuck: state.is_stuck, panic: state.panic.take(), turns: state.turns }
+        let State { is_stuck, stalled, turns, .. } = *state;
+        Aftermath { strays, is_stuck, panic: state.panic.take(), unbounded: state.unbounded.take(), stalled, turns }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, worker: usize) -> MutexGuard<'a, State> {
-        self.changed[worker]
-            .wait_while(state, |state| state.turn != Some(worker))
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the life when its time has come.
@@ -219,16 +213,36 @@ impl Scheduler {
             Ending::Kill(at) if turns >= at => self.life.end(),
             Ending::Strand(at) if turns >= at && suits(at, &state.tasks) => self.life.strand(),
             Ending::Stop(at) if turns == at => {
-                if let Some(control) = &state.control {
-                    control.stop();
+                if let Some(job) = &state.job {
+                    job.control.stop();
                 }
             }
             _ => {}
         }
         state.is_stuck |= turns > TURNS_MAX;
-        let failed = state.control.as_ref().is_some_and(|control| control.has_failed());
-        state.is_over |= state.is_stuck || failed || self.life.has_ended();
+        let failed = state.job.as_ref().is_some_and(|job| job.control.has_failed());
+        if let Some(job) = state.job.as_ref().filter(|_| state.stalled.0 > 0 && turns.is_multiple_of(LOOK)) {
+            state.unbounded = state.unbounded.take().or_else(|| unbounded(job));
+        }
+        let is_idle = state.running.iter().all(|running| !running);
+        state.is_over |= is_idle || state.is_stuck || failed || self.life.has_ended();
         state.is_over
+    }
+
+    /// Whether the task's call takes long from here on.
+    fn stalls(&self, state: &mut State, at: usize) -> bool {
+        let turns = state.turns;
+        let slot = &mut state.tasks[at];
+        let Some(stall) = state.stall.take_if(|stall| turns >= stall.at && slot.name.starts_with(stall.task)) else {
+            return false;
+        };
+        slot.stuck_until_us = stall.lasts_us.map_or(u64::MAX, |lasts| self.shared.time.now_us() + lasts);
+        state.stalled.0 += 1;
+        if stall.lasts_us.is_none() {
+            state.stalled.1 += 1;
+            state.ending = Ending::Kill(turns + WATCH);
+        }
+        true
     }
 
     fn choose(&self, state: &mut State) -> Chosen {
@@ -237,9 +251,11 @@ impl Scheduler {
         // Now and then a task is run that nobody woke: a park may always end early.
         let spurious = dice.below(1_000) == 0;
         let ready = |slot: &Slot| {
-            slot.task.is_some() && (spurious || slot.woken.load(SeqCst) || slot.due_us.is_some_and(|due| due <= now))
+            let wants = spurious || slot.woken.load(SeqCst) || slot.due_us.is_some_and(|due| due <= now);
+            slot.task.is_some() && wants && slot.stuck_until_us <= now
         };
-        let mut options: Vec<(u64, Chosen)> = Vec::new();
+        let mut options = std::mem::take(&mut state.options);
+        options.clear();
         let workers = state.running.iter().zip(&state.worker_weights).enumerate().filter(|(_, (running, _))| **running);
         options.extend(workers.map(|(at, (_, weight))| (*weight * 4, Chosen::Worker(at))));
         let tasks = state.tasks.iter().enumerate().filter(|(_, slot)| ready(slot));
@@ -256,20 +272,24 @@ impl Scheduler {
         );
         let mut at = dice.below(options.iter().map(|(weight, _)| weight).sum());
         drop(dice);
-        for (weight, chosen) in options {
-            if at < weight {
-                let (what, number) = match &chosen {
-                    Chosen::Worker(n) => ("worker", *n),
-                    Chosen::Task(n) => ("task", *n),
-                    Chosen::Stray(n) => ("stray", *n),
-                    Chosen::Deliver(n) => ("broker", *n),
-                };
-                self.shared.trace.note(what, "", number as u64);
-                return chosen;
+        let mut chosen = None;
+        for (weight, option) in &options {
+            if at < *weight {
+                chosen = Some(*option);
+                break;
             }
             at -= weight;
         }
-        unreachable!("the weights add up")
+        state.options = options;
+        let chosen = chosen.expect("the weights add up");
+        let (what, number) = match chosen {
+            Chosen::Worker(n) => ("worker", n),
+            Chosen::Task(n) => ("task", n),
+            Chosen::Stray(n) => ("stray", n),
+            Chosen::Deliver(n) => ("broker", n),
+        };
+        self.shared.trace.note(what, "", number as u64);
+        chosen
     }
 
     /// Runs a task without the lock: it may wake, and spawn.
@@ -301,11 +321,6 @@ impl Scheduler {
 }
 
 impl Shared {
-    /// Rolls below `n`.
-    pub(crate) fn roll(&self, n: u64) -> u64 {
-        self.dice().below(n)
-    }
-
     fn dice(&self) -> MutexGuard<'_, Dice> {
         self.dice.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -327,6 +342,21 @@ impl Shared {
     }
 }
 
+/// What the job holds more of than its settings allow, whoever it waits for.
+fn unbounded(job: &Plan) -> Option<String> {
+    let (status, settings) = (&job.control.status, &job.settings);
+    let durable = status.epoch_durable.get().max(status.restored_epoch.get());
+    let open = status.epoch_opened.get().saturating_sub(durable);
+    if open > settings.open_epochs_max as u64 {
+        return Some(format!("{open} epochs are open, and {} may be", settings.open_epochs_max));
+    }
+    // An epoch is staged as long as the ones before it do not fill the buffer, and has one row at least.
+    let most = settings.staged_bytes_max / size_of::<OutputRow>() + 1;
+    let sinks = job.control.measures.epochs.snapshot().sinks;
+    let (name, sink) = sinks.iter().find(|(_, sink)| sink.progress.epochs_waiting > most)?;
+    Some(format!("sink '{name}' holds {} epochs, and {most} may be", sink.progress.epochs_waiting))
+}
+
 /// What a panic said.
 pub(crate) fn said(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().cloned();
@@ -340,7 +370,7 @@ impl Spawner for SimSpawner {
     fn spawn(&self, name: &str, task: Box<dyn Task>) -> Waker {
         let woken = Arc::new(AtomicBool::new(true));
         let (name, weight) = (name.to_owned(), self.0.shared.weight());
-        let slot = Slot { name, task: Some(task), woken: woken.clone(), due_us: None, weight };
+        let slot = Slot { name, task: Some(task), woken: woken.clone(), due_us: None, stuck_until_us: 0, weight };
         self.0.state().tasks.push(slot);
         Waker::new(move || woken.store(true, SeqCst))
     }

@@ -1,9 +1,10 @@
 //! The outside log as a source: partitions that appear while the job runs, records that become visible with the simulated time,
-//! fetches that bring less than there is or nothing yet, and, for seeds that want it, retention right up to the newest checkpoint.
+//! fetches that bring less than there is or nothing yet, outages, and, for seeds that want it, retention right up to the newest checkpoint.
 
 use crate::clock::SimTime;
 use crate::dice::{Dice, Purpose};
 use crate::life::Life;
+use crate::scenario::Scenario;
 use crate::traffic::{LogPartition, Traffic};
 use dataflow_core::{Discovered, Error, Poll, Record, Result, Source, SourceReader, Waker};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,14 @@ pub(crate) struct OutsideLog {
     /// Whether what a checkpoint does not need is deleted at once.
     retention: bool,
     state: Mutex<State>,
+    /// From and to when nothing comes.
+    outages: Vec<(u64, u64)>,
     /// Records deleted so far.
     pub(crate) deleted: AtomicU64,
+    /// Fetches that an outage left without an answer.
+    pub(crate) away: AtomicU64,
+    /// Partitions found that had not been there when the life began.
+    pub(crate) added: AtomicU64,
 }
 
 struct State {
@@ -32,15 +39,17 @@ struct State {
 
 impl OutsideLog {
     /// The log of a seed.
-    pub(crate) fn new(seed: u64, traffic: &Traffic, time: Arc<SimTime>, retention: bool) -> Arc<OutsideLog> {
+    pub(crate) fn new(seed: u64, traffic: &Traffic, time: Arc<SimTime>, scenario: &Scenario) -> Arc<OutsideLog> {
         let state = Mutex::new(State { dice: Dice::new(seed, Purpose::Source), first: BTreeMap::new() });
         let partitions = traffic.partitions.clone();
-        Arc::new(OutsideLog { partitions, time, retention, state, deleted: AtomicU64::new(0) })
+        let (retention, outages) = (scenario.retention, scenario.outages.clone());
+        let (deleted, away, added) = Default::default();
+        Arc::new(OutsideLog { partitions, time, retention, state, outages, deleted, away, added })
     }
 
     /// The log as a source of one life.
     pub(crate) fn source(self: &Arc<OutsideLog>, life: Arc<Life>) -> SimSource {
-        SimSource { log: self.clone(), life, assigned: Arc::default() }
+        SimSource { log: self.clone(), life, assigned: Arc::default(), began_us: self.time.now_us() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -54,6 +63,7 @@ pub(crate) struct SimSource {
     life: Arc<Life>,
     /// Partitions that some worker reads: the input is over only when all of it is.
     assigned: Arc<Mutex<BTreeSet<u32>>>,
+    began_us: u64,
 }
 
 impl Source for SimSource {
@@ -64,7 +74,8 @@ impl Source for SimSource {
     fn open(&self, worker: usize, peers: usize, _wake: Waker) -> Result<Box<dyn SourceReader>> {
         // The waker stays unused: without timely's timer an operator that wants to look again later is run at its worker's next step.
         let (log, life, assigned) = (self.log.clone(), self.life.clone(), self.assigned.clone());
-        Ok(Box::new(SimReader { log, life, all_assigned: assigned, worker, peers, next: BTreeMap::new() }))
+        let (began_us, next) = (self.began_us, BTreeMap::new());
+        Ok(Box::new(SimReader { log, life, all_assigned: assigned, worker, peers, began_us, next }))
     }
 }
 
@@ -74,6 +85,7 @@ struct SimReader {
     all_assigned: Arc<Mutex<BTreeSet<u32>>>,
     worker: usize,
     peers: usize,
+    began_us: u64,
     next: BTreeMap<u32, u64>,
 }
 
@@ -93,7 +105,10 @@ impl SourceReader for SimReader {
         let now = self.log.time.now_us();
         let listed = self.log.partitions.iter().enumerate().filter(|(_, p)| p.appears_us <= now);
         let mine = listed.map(|(index, _)| index as u32).filter(|i| *i as usize % self.peers == self.worker);
-        Ok(mine.filter(|i| !self.next.contains_key(i)).map(|index| Discovered { index, start: 0 }).collect())
+        let new: Vec<u32> = mine.filter(|i| !self.next.contains_key(i)).collect();
+        let added = new.iter().filter(|i| self.log.partitions[**i as usize].appears_us > self.began_us).count();
+        self.log.added.fetch_add(added as u64, SeqCst);
+        Ok(new.into_iter().map(|index| Discovered { index, start: 0 }).collect())
     }
 
     fn assign(&mut self, index: u32, next: u64) -> Result<()> {
@@ -119,6 +134,10 @@ impl SourceReader for SimReader {
         };
         if end > next {
             self.check_kept(index, next)?;
+            if self.log.outages.iter().any(|(from, to)| (*from..*to).contains(&now)) {
+                self.log.away.fetch_add(1, SeqCst);
+                return Ok(Poll::Pending);
+            }
             let mut state = self.log.state();
             if state.dice.percent(10) {
                 return Ok(Poll::Pending);

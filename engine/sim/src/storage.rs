@@ -2,7 +2,8 @@
 //!
 //! Every call that changes something is traced and may be the one at which the process ends, before it, after it, or in
 //! the middle of a write; or it fails and the process goes on. After a failed sync the file lies: the kernel takes the pages
-//! for clean, so later syncs of that handle succeed and make nothing durable.
+//! for clean, so later syncs of that handle succeed and make nothing durable. A life may have little room: then a write is done
+//! in part and fails, and nothing new can be created.
 //!
 //! Segments of the binding log that are trimmed away are kept aside: the check at the end needs every row.
 
@@ -13,6 +14,9 @@ use dataflow_state::storage::MemoryStorage;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a new name takes of a disk's room.
+const ENTRY_BYTES: u64 = 64;
 
 /// Contents of files of the binding log when they were removed, by path.
 pub(crate) type Graveyard = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
@@ -28,6 +32,18 @@ pub(crate) struct SimStorage {
 impl SimStorage {
     fn read_only<T>(&self, what: &str, path: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.life.may_read() { act() } else { Err(gone(what, path)) }
+    }
+
+    /// A call that needs room for something new.
+    fn occupy<T>(&self, what: &str, path: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.change(what, path, || {
+            if self.life.take_room(ENTRY_BYTES) < ENTRY_BYTES { Err(self.full(what, path)) } else { act() }
+        })
+    }
+
+    fn full(&self, what: &str, path: &str) -> Error {
+        self.life.found_full();
+        Error::outside(format!("cannot {what} '{path}': no space left on device"))
     }
 
     fn change<T>(&self, what: &str, path: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -49,7 +65,11 @@ impl SimStorage {
 
 impl Storage for SimStorage {
     fn append(&self, path: &str) -> Result<Box<dyn AppendFile>> {
-        let file = self.change("open", path, || self.disk.append(path))?;
+        let open = || self.disk.append(path);
+        let file = match self.disk.length(path)? {
+            Some(_) => self.change("open", path, open),
+            None => self.occupy("open", path, open),
+        }?;
         Ok(Box::new(SimFile { file, path: path.to_owned(), storage: self.clone(), lies: false }))
     }
 
@@ -70,7 +90,12 @@ impl Storage for SimStorage {
     }
 
     fn create_dir(&self, dir: &str) -> Result<()> {
-        self.change("create folder", dir, || self.disk.create_dir(dir))
+        let create = || self.disk.create_dir(dir);
+        if self.disk.has_dir(dir) {
+            self.change("create folder", dir, create)
+        } else {
+            self.occupy("create folder", dir, create)
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -116,7 +141,11 @@ impl AppendFile for SimFile {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let life = self.storage.life.clone();
         match life.storage_call("write", &self.path, bytes.len() as u64) {
-            Passage::Open => self.file.write(bytes),
+            Passage::Open => {
+                let taken = life.take_room(bytes.len() as u64) as usize;
+                self.file.write(&bytes[..taken])?;
+                if taken < bytes.len() { Err(self.storage.full("write", &self.path)) } else { Ok(()) }
+            }
             Passage::Gone => Err(gone("write", &self.path)),
             Passage::Blown(blow) => {
                 // A write is no single act: a part of it may be done when it ends.

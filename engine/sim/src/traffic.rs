@@ -6,6 +6,7 @@
 //! is read within seconds.
 
 use crate::dice::{Dice, Purpose};
+use crate::registry;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use dataflow_core::Micros;
@@ -62,6 +63,8 @@ pub(crate) struct TrafficShape {
     pub(crate) silent: bool,
     /// Partitions but the first appear while the job runs.
     pub(crate) appearing: bool,
+    /// Events are framed Avro; else JSON.
+    pub(crate) avro: bool,
 }
 
 /// A record of the outside log.
@@ -120,7 +123,7 @@ impl Traffic {
                 false => (arrival.at - first).max(0) as u64,
             };
             let before = partition.records.last().map_or(partition.appears_us, |r| r.visible_us);
-            let (key, value) = bytes_of(&arrival.record);
+            let (key, value) = bytes_of(&arrival.record, shape.avro);
             let offset = partition.records.len() as u64;
             partition.records.push(LogRecord { visible_us: before.max(due + lags[index]), key, value });
             events.push(EventLine { partition: index as u32, offset, record: arrival.record });
@@ -238,10 +241,11 @@ fn poison(time: i64, like: &Event, dice: &mut Dice) -> Record {
     }
 }
 
-fn bytes_of(record: &Record) -> (Option<Bytes>, Option<Bytes>) {
+fn bytes_of(record: &Record, avro: bool) -> (Option<Bytes>, Option<Bytes>) {
     match record {
         Record::Event { event, .. } => {
-            let value = serde_json::to_vec(event).expect("an event is plain text and a boolean");
+            let json = || serde_json::to_vec(event).expect("an event is plain text and a boolean");
+            let value = if avro { registry::framed(event) } else { json() };
             (Some(Bytes::from(event.user_id.clone().into_bytes())), Some(value.into()))
         }
         Record::Raw { raw } => {

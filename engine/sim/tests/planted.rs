@@ -7,6 +7,9 @@ use dataflow_core::planted::{Bug, plant};
 use dataflow_sim::run_seeds;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds that a bug may take to show itself, and that are right without it.
 const SEEDS: u64 = 200;
 

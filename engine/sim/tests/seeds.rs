@@ -2,6 +2,10 @@
 
 use dataflow_sim::{Report, run, run_seeds};
 
+/// Half of a run's time is spent on small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
@@ -31,6 +35,19 @@ fn met_what_it_is_about(report: &Report) {
         ("clean stops", report.stops),
         ("stray sinks", report.strays),
         ("torn tails", report.torn_tails),
+        ("sectors that were not written", report.torn_sectors),
+        ("calls that took long", report.stalls),
+        ("calls that were stuck until their process was killed", report.stuck),
+        ("fetches during an outage of the source", report.source_away),
+        ("questions to a registry that is away", report.registry_away),
+        ("schemas registered after they were asked for", report.schemas_too_early),
+        ("questions about an id without a sensible schema", report.schemas_senseless),
+        ("partitions added", report.partitions_added),
+        ("calls that found the disk full", report.disk_full),
+        ("starts that ended at a full disk", report.full_at_start),
+        ("flipped bits", report.flips),
+        ("flipped bits that were refused", report.flips_refused),
+        ("damaged checkpoints passed over", report.passed_over),
         ("starts from a checkpoint", report.restored),
         ("changes of the number of workers", report.rescaled),
         ("replayed epochs", report.replayed),
@@ -45,6 +62,9 @@ fn met_what_it_is_about(report: &Report) {
         ("refused records", report.refused),
         ("fenced producers", report.fenced),
         ("aborted transactions", report.aborted),
+        ("transactions that timed out", report.timed_out),
+        ("calls during the completion of a transaction", report.concurrent),
+        ("commits that came too late", report.stale),
         ("records deleted behind a checkpoint", report.deleted),
         ("anomalies", report.anomalies),
     ] {

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
 /// The memory; clones are handles to the same one.
 #[derive(Clone, Default)]
 pub struct MemoryStorage(Arc<Mutex<Tree>>);
@@ -42,16 +45,36 @@ struct File {
     synced: usize,
 }
 
+impl File {
+    /// Some sectors of what was not synced are not what was written. How many.
+    fn tear(&mut self, rng: &mut dyn FnMut(u64) -> u64) -> u64 {
+        let (mut at, mut torn) = (self.synced, 0);
+        while at < self.bytes.len() {
+            let is_new = at % SECTOR_BYTES == 0;
+            let end = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(self.bytes.len());
+            let how = rng(4);
+            match how {
+                2 if !is_new => self.bytes[at..end].iter_mut().for_each(|byte| *byte = rng(256) as u8),
+                1 | 2 => self.bytes[at..end].fill(0),
+                _ => {}
+            }
+            torn += u64::from(matches!(how, 1 | 2));
+            at = end;
+        }
+        torn
+    }
+}
+
 impl MemoryStorage {
     /// An empty root folder.
     pub fn new() -> MemoryStorage {
         MemoryStorage::default()
     }
 
-    /// The machine loses power. Each file keeps its synced bytes and a random prefix of the others; each operation on
-    /// folder entries that was not synced is kept or lost. `rng(n)` returns a number below `n`; the same numbers give
-    /// the same outcome.
-    pub fn crash(&self, rng: &mut dyn FnMut(u64) -> u64) {
+    /// The machine loses power. Each file keeps its synced bytes and a random prefix of the others, of which some sectors never reached
+    /// the disk: they hold zeros, or, where a sector was being written anew for what was added to it, anything. Each operation on folder entries that was not synced is kept or lost.
+    /// `rng(n)` returns a number below `n`; the same numbers give the same outcome. Returns how many such sectors there are.
+    pub fn crash(&self, rng: &mut dyn FnMut(u64) -> u64) -> u64 {
         let mut tree = self.tree();
         let Tree { files, folders, live, durable, pending, deaths } = &mut *tree;
         *deaths += 1;
@@ -61,22 +84,49 @@ impl MemoryStorage {
             }
         }
         live.clone_from(durable);
-        for file in files.iter_mut() {
+        let named: BTreeSet<Inode> = live.values().copied().collect();
+        let mut torn = 0;
+        for (inode, file) in files.iter_mut().enumerate() {
+            if !named.contains(&inode) {
+                *file = File::default(); // Without a name, and whoever had it open is dead.
+                continue;
+            }
             let unsynced = file.bytes.len() - file.synced;
-            let kept = if unsynced == 0 { 0 } else { (rng(unsynced as u64 + 1) as usize).min(unsynced) };
-            file.bytes.truncate(file.synced + kept);
-            file.synced = file.bytes.len();
+            if unsynced > 0 {
+                let kept = (rng(unsynced as u64 + 1) as usize).min(unsynced);
+                file.bytes.truncate(file.synced + kept);
+                torn += file.tear(rng);
+                file.synced = file.bytes.len();
+            }
         }
         for path in live.keys() {
             // The removal of a whole folder may have been lost, so its entries bring it back.
             path.match_indices('/').for_each(|(at, _)| _ = folders.insert(path[..at].to_owned()));
         }
+        torn
     }
 
     /// The process dies and the machine lives on: nothing is lost, nothing becomes durable, and its file handles refuse
     /// everything from now on.
     pub fn kill(&self) {
         self.tree().deaths += 1;
+    }
+
+    /// Whether there is such a folder.
+    pub fn has_dir(&self, dir: &str) -> bool {
+        self.tree().folder("look at", dir).is_ok()
+    }
+
+    /// A byte of a file is not what it was: `mask` says which of its bits. Synced or not, on whatever handle.
+    ///
+    /// # Errors
+    /// When there is no such file, or no such byte in it.
+    pub fn flip(&self, path: &str, at: u64, mask: u8) -> Result<()> {
+        let mut tree = self.tree();
+        let inode = tree.inode("flip a bit of", path)?;
+        let byte = tree.files[inode].bytes.get_mut(at as usize).ok_or_else(|| absent("flip a bit of", path))?;
+        *byte ^= mask;
+        Ok(())
     }
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
@@ -175,8 +225,12 @@ impl Storage for MemoryStorage {
 
     fn list(&self, dir: &str) -> Result<Vec<String>> {
         let (tree, dir) = (self.tree(), checked(dir)?);
-        let inside = tree.live.keys().chain(&tree.folders).filter(|path| !path.is_empty() && parent(path) == dir);
-        let names: BTreeSet<&str> = inside.map(|path| &path[path.rfind('/').map_or(0, |at| at + 1)..]).collect();
+        let inside = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let files = tree.live.range(inside.clone()..).map(|(path, _)| path);
+        let files = files.take_while(|path| path.starts_with(&inside));
+        let folders = tree.folders.range(inside.clone()..).take_while(|path| path.starts_with(&inside));
+        let names = files.chain(folders).map(|path| &path[inside.len()..]).filter(|name| !name.contains('/'));
+        let names: BTreeSet<&str> = names.collect();
         Ok(names.into_iter().map(str::to_owned).collect())
     }
 
@@ -206,7 +260,10 @@ impl Storage for MemoryStorage {
         let (mut tree, path) = (self.tree(), below_root(path)?);
         let inside = format!("{path}/");
         let is_gone = |entry: &String| entry == path || entry.starts_with(&inside);
-        let gone: Vec<String> = tree.live.keys().filter(|entry| is_gone(entry)).cloned().collect();
+        let below =
+            tree.live.range(inside.clone()..).map(|(entry, _)| entry).take_while(|entry| entry.starts_with(&inside));
+        let gone: Vec<String> =
+            tree.live.get_key_value(path).map(|(entry, _)| entry).into_iter().chain(below).cloned().collect();
         gone.into_iter().for_each(|entry| tree.change(vec![(entry, None)]));
         tree.folders.retain(|folder| !is_gone(folder));
         Ok(())
@@ -322,11 +379,37 @@ mod tests {
         write(&storage, "a", b"12", true);
         storage.sync_dir("").unwrap();
         write(&storage, "a", b"3456", false);
-        storage.crash(&mut |below| {
-            assert_eq!(below, 5);
-            2
-        });
+        assert_eq!(storage.crash(&mut crash(&[5, 4], &[2, 0])), 0);
         assert_eq!(storage.read("a").unwrap(), b"1234");
+    }
+
+    /// A crash that asks for numbers below these, in this order, and gets those.
+    fn crash<'a>(below: &'a [u64], numbers: &'a [u64]) -> impl FnMut(u64) -> u64 + 'a {
+        let mut next = below.iter().zip(numbers);
+        move |asked| {
+            let (below, number) = next.next().expect("no more is asked");
+            assert_eq!(asked, *below);
+            *number
+        }
+    }
+
+    #[test]
+    fn a_sector_of_the_unsynced_bytes_may_be_missing() {
+        let storage = MemoryStorage::new();
+        write(&storage, "a", &[7; 500], true);
+        storage.sync_dir("").unwrap();
+        write(&storage, "a", &[7; 1100], false);
+        // Sectors from 500, 512, 1024 and 1536 on; the last one is cut short.
+        let torn = storage.crash(&mut crash(&[1101, 4, 4, 4, 4], &[1098, 0, 1, 3, 2]));
+        let bytes = storage.read("a").unwrap();
+        assert_eq!((torn, bytes.len()), (2, 1598));
+        assert_eq!(bytes[..512], [7; 512]);
+        assert_eq!(bytes[512..1024], [0; 512]);
+        assert_eq!(bytes[1024..1536], [7; 512]);
+        assert_eq!(bytes[1536..], [0; 62]);
+        write(&storage, "a", b"xy", false);
+        assert_eq!(storage.crash(&mut crash(&[3, 4, 256, 256], &[2, 2, 200, 201])), 1);
+        assert_eq!(storage.read("a").unwrap()[1598..], [200, 201]);
     }
 
     #[test]

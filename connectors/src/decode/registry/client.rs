@@ -57,6 +57,15 @@ pub enum Answer {
     TooLarge,
 }
 
+/// Whom an id is asked of.
+pub trait Ask: Send {
+    /// Asks for a schema. May block for some seconds.
+    ///
+    /// # Errors
+    /// When there is no answer that can be read; the same call may succeed later.
+    fn get(&self, id: u32) -> Result<Answer>;
+}
+
 /// A client of one registry.
 pub struct RegistryClient {
     agent: ureq::Agent,
@@ -81,13 +90,15 @@ impl RegistryClient {
         let base = settings.url.trim_end_matches('/').to_owned();
         RegistryClient { agent: config.build().into(), base, authorization }
     }
+}
 
-    /// Asks for a schema. Blocks for at most the settings' time.
+impl Ask for RegistryClient {
+    /// Blocks for at most the settings' time.
     ///
     /// # Errors
     /// When the registry does not answer, or with anything but a schema or a 404; the same call may succeed later. A user's error when it
     /// does not take user and password.
-    pub fn get(&self, id: u32) -> Result<Answer> {
+    fn get(&self, id: u32) -> Result<Answer> {
         let url = format!("{}/schemas/ids/{id}", self.base);
         let what = || format!("asking the schema registry for '{url}'");
         let mut request =

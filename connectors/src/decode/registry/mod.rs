@@ -13,7 +13,7 @@ pub mod client;
 mod ids;
 pub mod store;
 
-pub use client::{Answer, RegistryClient, RegistrySettings, SCHEMA_BYTES_MAX};
+pub use client::{Answer, Ask, RegistryClient, RegistrySettings, SCHEMA_BYTES_MAX};
 pub use ids::{IDS_MAX, SCHEMAS_BYTES_MAX, UNKNOWN_MAX};
 pub use store::{SchemaHash, SchemaStore, hash_of};
 
@@ -70,6 +70,19 @@ impl Schemas {
         registry: Option<&RegistrySettings>,
         environment: &Environment,
     ) -> Arc<Schemas> {
+        let client = |settings| -> Box<dyn Ask> { Box::new(RegistryClient::new(settings)) };
+        let registry = registry.map(|settings| (client(settings), Duration::from_millis(settings.grace_ms)));
+        Schemas::asking(source, name, storage, registry, environment)
+    }
+
+    /// As [`Schemas::start`]: of whom ids are asked, and for how long again after "there is none".
+    pub fn asking(
+        source: SourceId,
+        name: &str,
+        storage: Arc<dyn Storage>,
+        registry: Option<(Box<dyn Ask>, Duration)>,
+        environment: &Environment,
+    ) -> Arc<Schemas> {
         let store = SchemaStore::new(storage, name);
         let asked = Mailbox::new(ASKED_MAX);
         let schemas = Arc::new(Schemas {
@@ -78,13 +91,13 @@ impl Schemas {
             store,
             ids: Mutex::default(),
             wakers: Mutex::default(),
-            registry: registry.map(|_| Registry { asked: asked.clone(), waker: Mutex::default() }),
+            registry: registry.as_ref().map(|_| Registry { asked: asked.clone(), waker: Mutex::default() }),
             failure: OnceLock::new(),
         });
-        if let (Some(settings), Some(registry)) = (registry, &schemas.registry) {
+        if let (Some((client, grace)), Some(registry)) = (registry, &schemas.registry) {
             let task = Asking {
-                client: RegistryClient::new(settings),
-                grace: Duration::from_millis(settings.grace_ms),
+                client,
+                grace,
                 clock: environment.clock.clone(),
                 schemas: Arc::downgrade(&schemas),
                 asked,
@@ -216,7 +229,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The task that asks.
 struct Asking {
-    client: RegistryClient,
+    client: Box<dyn Ask>,
     grace: Duration,
     clock: Arc<dyn Clock>,
     schemas: std::sync::Weak<Schemas>,

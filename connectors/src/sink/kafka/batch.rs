@@ -10,6 +10,7 @@
 //! Invariants: pointers to rows do not outlive the rows ([`Batches`] borrows them; the client copies what it takes); topic handles are
 //! destroyed before their client. Records of a partition keep their order, those of different partitions have none.
 
+use super::cluster::Outgoing;
 use dataflow_core::{Error, Result};
 use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
@@ -20,20 +21,9 @@ use std::ffi::{CString, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// A record to send.
-pub(super) struct Outgoing<'a> {
-    /// The rank of the topic among those the producer was connected for.
-    pub(super) topic: usize,
-    /// The partition.
-    pub(super) partition: i32,
-    /// The key; `None` is null.
-    pub(super) key: Option<&'a [u8]>,
-    /// The value.
-    pub(super) value: &'a [u8],
-}
-
-/// The topics of a client, by rank.
-pub(super) struct Topics(Vec<NonNull<c::rd_kafka_topic_t>>);
+/// The topics of a client that were written to, by name.
+#[derive(Default)]
+pub(super) struct Topics(Vec<(String, NonNull<c::rd_kafka_topic_t>)>);
 
 // SAFETY: librdkafka's topic handles may be used from any thread.
 unsafe impl Send for Topics {}
@@ -41,28 +31,26 @@ unsafe impl Send for Topics {}
 unsafe impl Sync for Topics {}
 
 impl Topics {
-    /// Handles of the topics `names` of `client`. To be dropped before the client is.
-    ///
-    /// # Errors
-    /// When a name is none that a topic may have.
-    pub(super) fn of<C: ClientContext>(client: &Client<C>, names: &[&str]) -> Result<Topics> {
-        let mut topics = Topics(Vec::with_capacity(names.len()));
-        for name in names {
-            let refuse = || Error::user(format!("writing to topic '{name}': the kafka client refuses the name"));
-            let name = CString::new(*name).map_err(|_| refuse())?;
-            // SAFETY: the client lives, the name is a C string for the duration of the call, and null stands for the defaults.
-            let topic = unsafe { c::rd_kafka_topic_new(client.native_ptr(), name.as_ptr(), std::ptr::null_mut()) };
-            topics.0.push(NonNull::new(topic).ok_or_else(refuse)?);
+    /// The handle of a topic of `client`, always the same one.
+    fn handle<C: ClientContext>(&mut self, client: &Client<C>, name: &str) -> Result<NonNull<c::rd_kafka_topic_t>> {
+        if let Some((_, handle)) = self.0.iter().find(|(known, _)| known == name) {
+            return Ok(*handle);
         }
-        Ok(topics)
+        let refuse = || Error::user(format!("writing to topic '{name}': the kafka client refuses the name"));
+        let text = CString::new(name).map_err(|_| refuse())?;
+        // SAFETY: the client lives, the name is a C string for the duration of the call, and null stands for the defaults.
+        let handle = unsafe { c::rd_kafka_topic_new(client.native_ptr(), text.as_ptr(), std::ptr::null_mut()) };
+        let handle = NonNull::new(handle).ok_or_else(refuse)?;
+        self.0.push((name.to_owned(), handle));
+        Ok(handle)
     }
 }
 
 impl Drop for Topics {
     fn drop(&mut self) {
-        for topic in &self.0 {
+        for (_, handle) in &self.0 {
             // SAFETY: the handle is ours, and this is its end.
-            unsafe { c::rd_kafka_topic_destroy(topic.as_ptr()) }
+            unsafe { c::rd_kafka_topic_destroy(handle.as_ptr()) }
         }
     }
 }
@@ -70,7 +58,10 @@ impl Drop for Topics {
 /// Records by partition, not handed over yet.
 #[derive(Default)]
 pub(super) struct Batches<'a> {
-    by_partition: BTreeMap<(usize, i32), Batch>,
+    /// In the order in which topics came first; records of a topic mostly follow each other.
+    by_topic: Vec<(&'a str, BTreeMap<i32, Batch>)>,
+    /// The rank of the last record's topic.
+    last: usize,
     is_full: bool,
     rows: PhantomData<&'a [u8]>,
 }
@@ -116,7 +107,14 @@ impl<'a> Batches<'a> {
             offset: 0,
             _private: std::ptr::null_mut(),
         };
-        let batch = self.by_partition.entry((record.topic, record.partition)).or_default();
+        if self.by_topic.get(self.last).is_none_or(|(topic, _)| *topic != record.topic) {
+            let known = self.by_topic.iter().position(|(topic, _)| *topic == record.topic);
+            self.last = known.unwrap_or_else(|| {
+                self.by_topic.push((record.topic, BTreeMap::new()));
+                self.by_topic.len() - 1
+            });
+        }
+        let batch = self.by_topic[self.last].1.entry(record.partition).or_default();
         batch.messages.push(message);
         batch.bytes += len + key_len + RECORD_OVERHEAD;
         self.is_full |= batch.bytes > REQUEST_BYTES || batch.messages.len() >= REQUEST_RECORDS;
@@ -128,34 +126,50 @@ impl<'a> Batches<'a> {
     }
 
     /// Gives the client what it takes. After [`HandedOver::QueueIsFull`] a further call goes on where this one ended.
-    pub(super) fn hand_over(&mut self, topics: &Topics) -> HandedOver {
-        for ((topic, partition), batch) in &mut self.by_partition {
-            let rest = &mut batch.messages[batch.taken..];
-            if rest.is_empty() {
-                continue;
-            }
-            let count = i32::try_from(rest.len()).expect("a commit's batches are far below 2^31 records");
-            // SAFETY: the handle lives; the array holds `count` messages whose bytes the rows behind `'a` keep alive, and with
-            // `F_COPY` the client copies them before it returns. It writes to `err` only.
-            let good = unsafe {
-                let topic = topics.0[*topic].as_ptr();
-                c::rd_kafka_produce_batch(topic, *partition, c::RD_KAFKA_MSG_F_COPY, rest.as_mut_ptr(), count)
-            };
-            if good != count {
-                let of = |m: &c::rd_kafka_message_t| m.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-                let at = rest.iter().position(of).expect("what was not taken has its error");
-                let (code, size) = (RDKafkaErrorCode::from(rest[at].err), rest[at].len);
-                if code != RDKafkaErrorCode::QueueFull {
-                    return HandedOver::Refused(code, size);
+    ///
+    /// # Errors
+    /// When a topic's name is none.
+    pub(super) fn hand_over<C: ClientContext>(
+        &mut self,
+        client: &Client<C>,
+        topics: &mut Topics,
+    ) -> Result<HandedOver> {
+        for (topic, partitions) in &mut self.by_topic {
+            let handle = topics.handle(client, topic)?;
+            for (partition, batch) in partitions {
+                match batch.hand_over(handle, *partition) {
+                    HandedOver::All => {}
+                    rest => return Ok(rest),
                 }
-                // Once the queue is full nothing that follows in the batch is taken.
-                batch.taken += at;
-                return HandedOver::QueueIsFull;
             }
-            batch.messages.clear();
-            (batch.taken, batch.bytes) = (0, 0);
         }
         self.is_full = false;
+        Ok(HandedOver::All)
+    }
+}
+
+impl Batch {
+    fn hand_over(&mut self, topic: NonNull<c::rd_kafka_topic_t>, partition: i32) -> HandedOver {
+        let rest = &mut self.messages[self.taken..];
+        let count = i32::try_from(rest.len()).expect("what fits a request is far below 2^31 records");
+        // SAFETY: the handle lives; the array holds `count` messages whose bytes the rows behind `Batches<'a>` keep alive, and with
+        // `F_COPY` the client copies them before it returns. It writes to `err` only.
+        let good = unsafe {
+            c::rd_kafka_produce_batch(topic.as_ptr(), partition, c::RD_KAFKA_MSG_F_COPY, rest.as_mut_ptr(), count)
+        };
+        if good != count {
+            let has_failed = |m: &c::rd_kafka_message_t| m.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+            let at = rest.iter().position(has_failed).expect("what was not taken has its error");
+            let (code, size) = (RDKafkaErrorCode::from(rest[at].err), rest[at].len);
+            if code != RDKafkaErrorCode::QueueFull {
+                return HandedOver::Refused(code, size);
+            }
+            // Once the queue is full nothing that follows in the batch is taken.
+            self.taken += at;
+            return HandedOver::QueueIsFull;
+        }
+        self.messages.clear();
+        (self.taken, self.bytes) = (0, 0);
         HandedOver::All
     }
 }

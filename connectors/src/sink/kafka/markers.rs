@@ -4,11 +4,12 @@
 //! the reader then waits until it stands there, read_committed. Waiting for the last stable offset instead would miss
 //! the marker of a transaction that is being committed right now.
 
+use super::cluster::{MarkerReader, Reach};
 use crate::kafka_settings::KafkaSinkSettings;
 use crate::source::kafka::client::{Consumer, Logged, failed};
 use crate::source::kafka::queue::{BATCH, Item, PartitionQueue};
 use crate::source::kafka::topic;
-use dataflow_core::{Error, Marker, Record, Result, SHARDS, Waker};
+use dataflow_core::{Error, Record, Result, Waker};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::Arc;
@@ -20,28 +21,8 @@ const TURN_MS: i32 = 100;
 /// the broker ends an open transaction by itself.
 const IDLE_TURNS_MAX: u32 = 1200;
 
-/// The markers topic of a job.
-pub(super) fn topic_of(job: &str) -> String {
-    format!("{job}-markers")
-}
-
-/// The key of a sink's marker. One writer owns all shards.
-pub(super) fn key_of(job: &str, sink: &str) -> String {
-    format!("{job}/{sink}/0-{}", SHARDS - 1)
-}
-
-/// How far to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// What is committed by now. Never waits; an open transaction, our own perhaps, may still add to it.
-    Stable,
-    /// Everything sent by now: waits for the end of the transactions that are open. Proves something only after the
-    /// fencing, when nothing older can still come.
-    Everything,
-}
-
 /// Reads the markers of one sink. It lives for one start or one settlement: its clients are of no use in between.
-pub(super) struct Reader {
+pub struct Reader {
     topic: String,
     key: String,
     committed: Arc<Consumer>,
@@ -68,29 +49,6 @@ impl Reader {
     /// A client to ask for facts about topics: a consumer, because a broker may create a topic that a producer asks for.
     pub(super) fn client(&self) -> &Consumer {
         &self.all
-    }
-
-    /// The last committed marker.
-    pub(super) fn last(&self, reach: Reach) -> Result<Option<Marker>> {
-        let bounds = match reach {
-            Reach::Stable => topic::bounds(&self.committed, &self.topic, 0)?,
-            Reach::Everything => topic::bounds(&self.all, &self.topic, 0)?,
-        };
-        let mut list = TopicPartitionList::new();
-        let what = || format!("reading the markers in '{}'", self.topic);
-        let offset = Offset::Offset(i64::try_from(bounds.low).map_err(|e| Error::us(what()).because(e))?);
-        list.add_partition_offset(&self.topic, 0, offset).map_err(|e| failed(what(), e))?;
-        let mut queue = PartitionQueue::take(&self.committed, &self.topic, 0, &Waker::none())?;
-        self.committed.incremental_assign(&list).map_err(|e| failed(what(), e))?;
-        let mut last = None;
-        self.read_until(&mut queue, bounds.high, |record| {
-            if record.key.as_deref() == Some(self.key.as_bytes()) {
-                last = record.value.as_deref().map(|value| parse(&self.topic, record.offset, value)).transpose()?;
-            }
-            Ok(())
-        })?;
-        self.committed.incremental_unassign(&list).map_err(|e| failed(what(), e))?;
-        Ok(last)
     }
 
     /// Hands on every committed record below `until`.
@@ -135,10 +93,26 @@ impl Reader {
     }
 }
 
-fn parse(topic: &str, offset: u64, value: &[u8]) -> Result<Marker> {
-    serde_json::from_slice(value).map_err(|e| {
-        Error::doubt(format!("reading the marker at offset {offset} of '{topic}'")).because(e).hint(
-            "something else writes to this topic, or a newer version of the engine did; use the version that wrote it",
-        )
-    })
+impl MarkerReader for Reader {
+    fn last(&self, reach: Reach) -> Result<Option<(u64, Vec<u8>)>> {
+        let bounds = match reach {
+            Reach::Stable => topic::bounds(&self.committed, &self.topic, 0)?,
+            Reach::Everything => topic::bounds(&self.all, &self.topic, 0)?,
+        };
+        let mut list = TopicPartitionList::new();
+        let what = || format!("reading the markers in '{}'", self.topic);
+        let offset = Offset::Offset(i64::try_from(bounds.low).map_err(|e| Error::us(what()).because(e))?);
+        list.add_partition_offset(&self.topic, 0, offset).map_err(|e| failed(what(), e))?;
+        let mut queue = PartitionQueue::take(&self.committed, &self.topic, 0, &Waker::none())?;
+        self.committed.incremental_assign(&list).map_err(|e| failed(what(), e))?;
+        let mut last = None;
+        self.read_until(&mut queue, bounds.high, |record| {
+            if record.key.as_deref() == Some(self.key.as_bytes()) {
+                last = record.value.map(|value| (record.offset, value.to_vec()));
+            }
+            Ok(())
+        })?;
+        self.committed.incremental_unassign(&list).map_err(|e| failed(what(), e))?;
+        Ok(last)
+    }
 }

@@ -13,20 +13,24 @@
 //! decides; who is shut out by a marker never initialises again. Two producers take turns because commits back to back on
 //! one were measured at about 25 ms where the coordinator still completes the transaction before, and in turn at about 3 ms;
 //! `latency_of_commits_in_turn` (tests/kafka) measures both.
+//!
+//! This file and [`decision`] are the protocol, over any [`Cluster`]; the others are the cluster that librdkafka talks to.
 
 mod batch;
+pub mod cluster;
 mod decision;
 mod events;
+mod librdkafka;
 mod markers;
 mod producer;
 mod topics;
 
 use crate::kafka_settings::{Delivery, KafkaSinkSettings};
+use cluster::{Cluster, MarkerReader, Outgoing, Reach, TransactionalProducer};
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{ChainHash, EpochOutput, Error, Fault, Marker, Result, Sink, SinkIdentity};
 use decision::Outcome;
-use markers::{Reach, Reader};
-use producer::{Outgoing, Producer};
+pub use librdkafka::Librdkafka;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -53,42 +57,51 @@ pub struct KafkaSinkCounters {
     pub rows: AtomicU64,
 }
 
+/// What the protocol is told by settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol {
+    /// The promise.
+    pub delivery: Delivery,
+    /// Producers that take turns.
+    pub slots: u32,
+    /// Take over topics whose marker is of another lineage.
+    pub start_over: bool,
+}
+
 /// A Kafka sink: all topics of a job on one cluster.
-pub struct KafkaSink {
+pub struct KafkaSink<C: Cluster = Librdkafka> {
     name: String,
-    settings: KafkaSinkSettings,
+    cluster: C,
+    protocol: Protocol,
     /// By [`dataflow_core::TopicId`].
     topics: Vec<String>,
     counters: Arc<KafkaSinkCounters>,
-    open: Option<Open>,
+    open: Option<Open<C>>,
 }
 
 /// The sink after `open`.
-struct Open {
+struct Open<C: Cluster> {
     identity: SinkIdentity,
     markers: String,
     key: String,
     /// Partitions of each topic, as of the start: a topic that grows later would move keys within the generation.
     partitions: Vec<u32>,
-    slots: Vec<Option<Producer>>,
+    slots: Vec<Option<C::Producer>>,
     turn: usize,
     /// Producers of ids that only had to be fenced. They rest: to end one costs a start 100 ms.
-    at_rest: Vec<Producer>,
+    at_rest: Vec<C::Producer>,
     /// What the sink's marker is known to be.
     held: Marker,
 }
 
-impl KafkaSink {
+impl KafkaSink<Librdkafka> {
     /// A sink with these settings that writes to `topics`, indexed by [`dataflow_core::TopicId`]. Nothing is connected yet.
     ///
     /// # Errors
     /// When a setting is out of its range or would break a guarantee.
     pub fn new(name: impl Into<String>, settings: KafkaSinkSettings, topics: Vec<String>) -> Result<KafkaSink> {
         let name = name.into();
-        let refuse = |what: &str| Err(Error::user(format!("reading the settings of kafka sink '{name}': {what}")));
-        if !(1..=SLOTS_MAX).contains(&settings.slots) {
-            return refuse(&format!("'slots' is {}, and must be 1 to {SLOTS_MAX}", settings.slots));
-        }
+        let refuse = |what: &str| Err(refused_settings(&name, what));
         if settings.create_topics.is_some_and(|c| c.partitions == 0 || c.replication == 0) {
             return refuse("'create_topics' needs at least one partition and one replica");
         }
@@ -96,7 +109,24 @@ impl KafkaSink {
             return refuse("'transaction_timeout_ms' is below 1000, which no broker's restart fits in");
         }
         settings.producer(None)?;
-        Ok(KafkaSink { name, settings, topics, counters: Arc::default(), open: None })
+        let (delivery, slots, start_over) = (settings.delivery, settings.slots, settings.start_over);
+        let cluster = Librdkafka::new(&name, settings);
+        KafkaSink::over(name, cluster, Protocol { delivery, slots, start_over }, topics)
+    }
+}
+
+impl<C: Cluster> KafkaSink<C> {
+    /// As [`KafkaSink::new`], over any cluster.
+    ///
+    /// # Errors
+    /// When a setting is out of its range.
+    pub fn over(name: impl Into<String>, cluster: C, protocol: Protocol, topics: Vec<String>) -> Result<KafkaSink<C>> {
+        let name = name.into();
+        if !(1..=SLOTS_MAX).contains(&protocol.slots) {
+            let slots = protocol.slots;
+            return Err(refused_settings(&name, &format!("'slots' is {slots}, and must be 1 to {SLOTS_MAX}")));
+        }
+        Ok(KafkaSink { name, cluster, protocol, topics, counters: Arc::default(), open: None })
     }
 
     /// What the sink did so far.
@@ -105,14 +135,14 @@ impl KafkaSink {
     }
 
     /// One attempt to become the writer.
-    fn establish(&self, open: &mut Open, reader: &Reader) -> Result<Option<Marker>> {
+    fn establish(&self, open: &mut Open<C>, reader: &C::Reader) -> Result<Option<Marker>> {
         self.fence(open, reader)?;
-        let found = reader.last(Reach::Everything)?;
-        let found = decision::admit(&self.name, found, &open.identity, self.settings.start_over)?;
+        let found = self.marker(open, reader, Reach::Everything)?;
+        let found = decision::admit(&self.name, found, &open.identity, self.protocol.start_over)?;
         let (epoch, chain) = found.map_or((0, ChainHash::default()), |m| (m.epoch, m.chain));
         let ours = open.identity.marker(epoch, chain);
         self.send(open, &[], ours)?;
-        let now = reader.last(Reach::Everything)?;
+        let now = self.marker(open, reader, Reach::Everything)?;
         if now != Some(ours) {
             decision::admit(&self.name, now, &open.identity, false)?;
             return Err(Error::outside(format!(
@@ -127,26 +157,20 @@ impl KafkaSink {
 
     /// Destroys all producers and initialises every id there may be, unless we are shut out already: an initialisation would
     /// end the transaction of the newer generation.
-    fn fence(&self, open: &mut Open, reader: &Reader) -> Result<()> {
+    fn fence(&self, open: &mut Open<C>, reader: &C::Reader) -> Result<()> {
         open.slots.clear();
         open.at_rest.clear();
         open.turn = 0;
-        let (ids, job, markers) = (self.ids(), open.identity.job.as_str(), open.markers.as_str());
-        // Each of the steps at once for all of them, since each waits for the cluster; all are initialised before anything
-        // is sent.
-        let mut producers = std::thread::scope(|scope| {
-            let connecting: Vec<_> =
-                ids.iter().map(|id| scope.spawn(move || self.connect(job, markers, *id))).collect();
-            let found = reader.last(Reach::Stable)?;
-            decision::admit(&self.name, found, &open.identity, self.settings.start_over)?;
-            let connected = connecting.into_iter().map(|t| t.join().expect("connecting a producer does not panic"));
-            connected.collect::<Result<Vec<Producer>>>()
+        let ids = self.ids();
+        let names: Vec<_> = ids.iter().map(|id| self.id_of(open, *id)).collect();
+        let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
+        // All are initialised before anything is sent.
+        let mut producers = self.cluster.connect_all(&names, &open.markers, || {
+            let found = self.marker(open, reader, Reach::Stable)?;
+            decision::admit(&self.name, found, &open.identity, self.protocol.start_over).map(drop)
         })?;
-        if self.settings.delivery == Delivery::ExactlyOnce {
-            std::thread::scope(|scope| {
-                let fencing: Vec<_> = producers.iter_mut().map(|p| scope.spawn(|| p.initialise())).collect();
-                fencing.into_iter().try_for_each(|t| t.join().expect("initialising a producer does not panic"))
-            })?;
+        if self.protocol.delivery == Delivery::ExactlyOnce {
+            self.cluster.initialise_all(&mut producers)?;
         }
         for ((writer, slot), producer) in ids.into_iter().zip(producers) {
             if writer == 0 && slot < self.slots() {
@@ -161,7 +185,7 @@ impl KafkaSink {
 
     /// Writer and slot of every id that may ever have been used.
     fn ids(&self) -> Vec<(u32, u32)> {
-        if self.settings.delivery == Delivery::AtLeastOnce {
+        if self.protocol.delivery == Delivery::AtLeastOnce {
             return vec![(0, 0)];
         }
         let left_out = |id: &(u32, u32)| is_planted(Bug::SlotLeftUnfenced) && *id == (0, self.slots() - 1);
@@ -171,34 +195,38 @@ impl KafkaSink {
 
     /// Producers that take turns.
     fn slots(&self) -> u32 {
-        if self.settings.delivery == Delivery::AtLeastOnce { 1 } else { self.settings.slots }
+        if self.protocol.delivery == Delivery::AtLeastOnce { 1 } else { self.protocol.slots }
     }
 
-    fn connect(&self, job: &str, markers: &str, (writer, slot): (u32, u32)) -> Result<Producer> {
-        let id = format!("{job}-{}-{writer}-{slot}", self.name);
-        let id = (self.settings.delivery == Delivery::ExactlyOnce).then_some(id.as_str());
-        // The markers' topic comes after those of the rows.
-        let topics: Vec<&str> = self.topics.iter().map(String::as_str).chain([markers]).collect();
-        Producer::connect(&self.settings, &self.name, id, &topics)
+    /// The transactional id of a writer's slot; none without transactions.
+    fn id_of(&self, open: &Open<C>, (writer, slot): (u32, u32)) -> Option<String> {
+        let id = || format!("{}-{}-{writer}-{slot}", open.identity.job, self.name);
+        (self.protocol.delivery == Delivery::ExactlyOnce).then(id)
+    }
+
+    fn marker(&self, open: &Open<C>, reader: &C::Reader, reach: Reach) -> Result<Option<Marker>> {
+        let last = reader.last(reach)?;
+        last.map(|(offset, value)| parse(&open.markers, offset, &value)).transpose()
     }
 
     /// Sends rows and marker with the producer whose turn it is.
-    fn send(&self, open: &mut Open, epochs: &[EpochOutput], marker: Marker) -> Result<()> {
+    fn send(&self, open: &mut Open<C>, epochs: &[EpochOutput], marker: Marker) -> Result<()> {
         let value = serde_json::to_vec(&marker).expect("a marker is plain numbers");
         if open.slots[open.turn].is_none() {
             // Only with a planted bug is an id initialised as late as this.
-            let mut producer = self.connect(&open.identity.job, &open.markers, (0, open.turn as u32))?;
+            let id = self.id_of(open, (0, open.turn as u32));
+            let mut producer = self.cluster.connect(id.as_deref(), &open.markers)?;
             producer.initialise()?;
             open.slots[open.turn] = Some(producer);
         }
-        open.slots.iter_mut().flatten().chain(&mut open.at_rest).for_each(Producer::take_events);
+        open.slots.iter_mut().flatten().chain(&mut open.at_rest).for_each(C::Producer::rest);
         let producer = open.slots[open.turn].as_mut().expect("it was started above");
         let rows = || {
             epochs.iter().flat_map(|epoch| &epoch.rows).map(|row| {
                 let topic = usize::from(row.topic.0);
                 let partition = row.route % u64::from(open.partitions[topic]);
                 Outgoing {
-                    topic,
+                    topic: &self.topics[topic],
                     partition: i32::try_from(partition).expect("partition numbers are 31 bits"),
                     key: row.key.as_deref(),
                     value: &row.value,
@@ -207,18 +235,18 @@ impl KafkaSink {
         };
         let mark = || {
             std::iter::once(Outgoing {
-                topic: self.topics.len(),
+                topic: &open.markers,
                 partition: 0,
                 key: Some(open.key.as_bytes()),
                 value: &value,
             })
         };
-        match self.settings.delivery {
+        match self.protocol.delivery {
             Delivery::ExactlyOnce if is_planted(Bug::MarkerOutsideTransaction) => {
-                producer.transaction(rows())?;
-                producer.transaction(mark())?;
+                transaction(producer, rows())?;
+                transaction(producer, mark())?;
             }
-            Delivery::ExactlyOnce => producer.transaction(rows().chain(mark()))?,
+            Delivery::ExactlyOnce => transaction(producer, rows().chain(mark()))?,
             Delivery::AtLeastOnce => {
                 producer.send(rows())?;
                 producer.send(mark())?;
@@ -231,7 +259,7 @@ impl KafkaSink {
     }
 
     /// Finds out what became of a commit that ended in an error, and completes it.
-    fn settle(&self, open: &mut Open, epochs: &[EpochOutput], marker: Marker, mut error: Error) -> Result<()> {
+    fn settle(&self, open: &mut Open<C>, epochs: &[EpochOutput], marker: Marker, mut error: Error) -> Result<()> {
         for attempt in 1..=ATTEMPTS_MAX {
             tracing::warn!(sink = self.name, epoch = marker.epoch, attempt, %error, "a commit's outcome is unknown; reading the marker");
             self.counters.reinitialised.fetch_add(1, Relaxed);
@@ -253,23 +281,23 @@ impl KafkaSink {
         Err(error.hint("the cluster did not recover in time; the job may be started again once it has"))
     }
 
-    fn look_again(&self, open: &mut Open, marker: Marker) -> Result<Outcome> {
-        let reader = Reader::new(&self.settings, &open.markers, &open.key)?;
+    fn look_again(&self, open: &mut Open<C>, marker: Marker) -> Result<Outcome> {
+        let reader = self.cluster.reader(&open.markers, &open.key)?;
         self.fence(open, &reader)?;
-        let found = reader.last(Reach::Everything)?;
+        let found = self.marker(open, &reader, Reach::Everything)?;
         decision::outcome(&self.name, found, open.held, marker, &open.identity)
     }
 }
 
-impl Sink for KafkaSink {
+impl<C: Cluster> Sink for KafkaSink<C> {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn open(&mut self, identity: &SinkIdentity) -> Result<Option<Marker>> {
-        let (markers, key) = (markers::topic_of(&identity.job), markers::key_of(&identity.job, &self.name));
-        let mut reader = Reader::new(&self.settings, &markers, &key)?;
-        let partitions = topics::prepare(&self.settings, reader.client(), &markers, &self.topics)?;
+        let (markers, key) = (cluster::markers_of(&identity.job), cluster::key_of(&identity.job, &self.name));
+        let mut reader = self.cluster.reader(&markers, &key)?;
+        let partitions = self.cluster.prepare(&reader, &markers, &self.topics)?;
         let mut open = Open {
             identity: identity.clone(),
             markers,
@@ -287,7 +315,7 @@ impl Sink for KafkaSink {
                 Err(error) if error.fault == Fault::Outside && attempt < ATTEMPTS_MAX => {
                     tracing::warn!(sink = self.name, attempt, %error, "opening the sink failed; trying again");
                     attempt += 1;
-                    reader = Reader::new(&self.settings, &open.markers, &open.key)?;
+                    reader = self.cluster.reader(&open.markers, &open.key)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -316,4 +344,29 @@ impl Sink for KafkaSink {
         self.open = Some(open);
         Ok(())
     }
+}
+
+/// Sends the records as one transaction. After an error nothing is known about its outcome.
+fn transaction<'a>(
+    producer: &mut impl TransactionalProducer,
+    records: impl Iterator<Item = Outgoing<'a>>,
+) -> Result<()> {
+    producer.begin()?;
+    let sent = producer.send(records);
+    if !is_planted(Bug::SwallowedProduceError) {
+        sent?;
+    }
+    producer.commit()
+}
+
+fn refused_settings(sink: &str, what: &str) -> Error {
+    Error::user(format!("reading the settings of kafka sink '{sink}': {what}"))
+}
+
+fn parse(topic: &str, offset: u64, value: &[u8]) -> Result<Marker> {
+    serde_json::from_slice(value).map_err(|e| {
+        Error::doubt(format!("reading the marker at offset {offset} of '{topic}'")).because(e).hint(
+            "something else writes to this topic, or a newer version of the engine did; use the version that wrote it",
+        )
+    })
 }

@@ -3,12 +3,11 @@
 //! Invariant: no delivery result goes unread. A record that the client took and whose result did not come within the
 //! timeout is a failure like any other; what it means is decided by the marker, not here.
 
-pub(super) use super::batch::Outgoing;
 use super::batch::{Batches, HandedOver, Topics};
+use super::cluster::{Outgoing, TransactionalProducer};
 use super::events::Events;
 use crate::kafka_settings::KafkaSinkSettings;
 use crate::source::kafka::client::{Logged, failed};
-use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Result};
 use rdkafka::bindings::rd_kafka_flush;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -46,7 +45,7 @@ fn refused(what: String, error: KafkaError) -> Error {
 }
 
 /// A producer, transactional when it has an id.
-pub(super) struct Producer {
+pub struct Producer {
     /// Before their client, which they must not outlive.
     events: Events,
     topics: Topics,
@@ -59,68 +58,30 @@ pub(super) struct Producer {
 
 impl Producer {
     /// Creates a producer and connects it: a client that is asked to initialise its id before it knows a broker looks for one
-    /// every 500 ms. `topics` exist; records name them by rank.
+    /// every 500 ms. `topic` is one that exists.
     pub(super) fn connect(
         settings: &KafkaSinkSettings,
         sink: &str,
         transactional_id: Option<&str>,
-        topics: &[&str],
+        topic: &str,
     ) -> Result<Producer> {
         let name = transactional_id.unwrap_or(sink).to_owned();
         let what = || format!("connecting producer '{name}'");
         let config = settings.producer(transactional_id)?;
         let producer: BaseProducer<Logged> =
             config.create_with_context(Logged { name: name.clone() }).map_err(|e| failed(what(), e))?;
-        let handles = Topics::of(producer.client(), topics)?;
-        producer.client().fetch_metadata(topics.last().copied(), CONNECT_TIMEOUT).map_err(|e| failed(what(), e))?;
+        producer.client().fetch_metadata(Some(topic), CONNECT_TIMEOUT).map_err(|e| failed(what(), e))?;
         let timeout = Duration::from_millis(settings.transaction_timeout_ms.into());
         let events = Events::of(producer.client());
-        Ok(Producer { events, topics: handles, producer, name, timeout, failure: None })
-    }
-
-    /// Shuts out the producer that had the transactional id before, and ends its transaction. Called once, first.
-    pub(super) fn initialise(&mut self) -> Result<()> {
-        let what = || format!("initialising producer '{}'", self.name);
-        self.producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))
-    }
-
-    /// Sends the records as one transaction. After an error nothing is known about its outcome.
-    pub(super) fn transaction<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
-        let name = self.name.clone();
-        let what = |step: &str| format!("{step} a transaction of producer '{name}'");
-        self.producer.begin_transaction().map_err(|e| failed(what("beginning"), e))?;
-        self.send(records)?;
-        self.producer.commit_transaction(self.timeout).map_err(|e| failed(what("committing"), e))
-    }
-
-    /// Sends the records and waits until the brokers have acknowledged each.
-    pub(super) fn send<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
-        self.failure = None;
-        let mut batches = Batches::default();
-        for record in records {
-            batches.push(&record);
-            if batches.is_full() {
-                self.hand_over(&mut batches)?;
-                self.flush()?;
-            }
-        }
-        self.hand_over(&mut batches)?;
-        self.flush()?;
-        match self.failure.take() {
-            Some(error) if !is_planted(Bug::SwallowedProduceError) => {
-                Err(refused(format!("sending records with producer '{}'", self.name), error))
-            }
-            _ => Ok(()),
-        }
+        Ok(Producer { events, topics: Topics::default(), producer, name, timeout, failure: None })
     }
 
     /// Gives the client all of `batches`. Its queue is its bound: where that is full it is emptied first.
     fn hand_over(&mut self, batches: &mut Batches<'_>) -> Result<()> {
         loop {
-            match batches.hand_over(&self.topics) {
+            match batches.hand_over(self.producer.client(), &mut self.topics)? {
                 HandedOver::All => return Ok(()),
                 HandedOver::QueueIsFull => self.flush()?,
-                HandedOver::Refused(..) if is_planted(Bug::SwallowedProduceError) => return Ok(()),
                 HandedOver::Refused(code, size) => {
                     let what = format!("sending a record of {size} bytes with producer '{}'", self.name);
                     return Err(refused(what, KafkaError::MessageProduction(code)));
@@ -145,9 +106,48 @@ impl Producer {
     }
 
     /// Takes what the client has reported by now.
-    pub(super) fn take_events(&mut self) {
+    fn take_events(&mut self) {
         while let Some(failure) = self.events.take(&**self.producer.context()) {
             self.failure = self.failure.take().or(failure);
         }
+    }
+}
+
+impl TransactionalProducer for Producer {
+    fn initialise(&mut self) -> Result<()> {
+        let what = || format!("initialising producer '{}'", self.name);
+        self.producer.init_transactions(INIT_TIMEOUT).map_err(|e| failed(what(), e))
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let what = || format!("beginning a transaction of producer '{}'", self.name);
+        self.producer.begin_transaction().map_err(|e| failed(what(), e))
+    }
+
+    fn send<'a>(&mut self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<()> {
+        self.failure = None;
+        let mut batches = Batches::default();
+        for record in records {
+            batches.push(&record);
+            if batches.is_full() {
+                self.hand_over(&mut batches)?;
+                self.flush()?;
+            }
+        }
+        self.hand_over(&mut batches)?;
+        self.flush()?;
+        match self.failure.take() {
+            Some(error) => Err(refused(format!("sending records with producer '{}'", self.name), error)),
+            None => Ok(()),
+        }
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let what = || format!("committing a transaction of producer '{}'", self.name);
+        self.producer.commit_transaction(self.timeout).map_err(|e| failed(what(), e))
+    }
+
+    fn rest(&mut self) {
+        self.take_events();
     }
 }

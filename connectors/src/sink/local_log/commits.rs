@@ -4,8 +4,8 @@
 //! a file is *full*: it names every segment; the others name what their commit touched. Each process begins a new file with
 //! a higher number, and again when it has grown past its bound; the older ones go once the new one is durable.
 //!
-//! Only the last line can be torn, as every line is synced before the next is written. So a line that does not check
-//! out does not count when nothing follows it, and is an error (invariant 5) when something does.
+//! Only the last line can be torn, as every line is synced before the next is written; whatever is left of it may hold newlines too.
+//! So a line that does not check out does not count when no whole one follows it, and is an error (invariant 5) when one does.
 
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{AppendFile, Error, Marker, Result, Storage};
@@ -66,7 +66,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Parsed> {
     while let Some(length) = rest.iter().position(|b| *b == b'\n') {
         let (text, after) = (&rest[..length], &rest[length + 1..]);
         let Some(line) = decode(text) else {
-            if after.contains(&b'\n') {
+            if after.split(|byte| *byte == b'\n').any(|later| decode(later).is_some()) {
                 return Err(rotten(parsed.whole, "has a broken line"));
             }
             break;
@@ -228,5 +228,7 @@ mod tests {
         check(&[one.clone(), line(2, false, 5)].concat(), None);
         check(&[one.clone(), two.clone(), one.clone()].concat(), None);
         check(&[&one[..], &[0; 100]].concat(), Some((Some(1), one.len())));
+        check(&[&one[..], b"of a sector\nthat was being\nwritten\n"].concat(), Some((Some(1), one.len())));
+        check(&[&one[..], b"rotten\n", &three].concat(), None);
     }
 }

@@ -1,37 +1,44 @@
-//! A broker with transactions, as far as a sink depends on one: producer ids that fence, transactions that become visible whole, and
-//! answers that do not come.
+//! A broker with transactions as Kafka has them (KIP-98, before KIP-890): a coordinator with its states, producer epochs that fence,
+//! logs that a read_committed reader sees up to the first open transaction, and answers that do not come.
 //!
 //! ```text
-//!  initialise(slot)  ends the slot's open transaction, fences whoever had the slot
-//!  produce(slot)     into the slot's open transaction; may be refused
-//!  commit(slot)      applied | applied, answer lost | lost | on its way, and applied later (unless fenced by then)
-//!  marker()          the last committed marker
+//!  initialise  Empty, Complete*  the epoch rises
+//!              Ongoing           the transaction is aborted, the epoch rises
+//!              Prepare*          CONCURRENT_TRANSACTIONS, until it is complete: at once, or at the next attempt
+//!  produce     Empty, Complete*  --> Ongoing; an older epoch is refused; a record may be refused
+//!  end         Ongoing --> PrepareCommit, answered --> CompleteCommit, now or later
+//!              answer lost | request lost | request late or twice | too late: aborted by the time-out, which raises the epoch
 //! ```
 //!
 //! It outlives the job's lives, and what of them is still on its way. One instance is one sink's cluster.
 
-mod connector;
+mod cluster;
+mod coordinator;
 
-pub(crate) use connector::BrokerSink;
+pub(crate) use cluster::SimCluster;
 
+use crate::clock::SimTime;
 use crate::dice::{Dice, Purpose};
 use crate::life::{Blow, Life, Passage, gone};
 use crate::trace::Trace;
-use dataflow_core::{Epoch, Error, Marker, OutputRow, Result};
+use coordinator::{Ended, State};
+use dataflow_core::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Slots that exist, whatever a connector uses of them.
-pub(crate) const SLOTS: usize = 3;
 /// The path that fuses and traces know broker calls by.
 pub(crate) const PATH: &str = "broker";
 
-/// What is sent in a transaction.
+/// A record in the broker's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Item {
-    /// A row of an epoch.
-    Row(Epoch, OutputRow),
-    /// The sink's marker.
-    Marker(Marker),
+pub(crate) struct Item {
+    /// The topic.
+    pub(crate) topic: String,
+    /// The key.
+    pub(crate) key: Option<Vec<u8>>,
+    /// The value.
+    pub(crate) value: Vec<u8>,
+    /// The number of its transaction.
+    pub(crate) transaction: usize,
 }
 
 /// What the broker did to its callers.
@@ -45,135 +52,129 @@ pub struct BrokerCounters {
     pub refused: u64,
     /// Calls of a producer that was fenced.
     pub fenced: u64,
-    /// Transactions that an initialisation ended.
+    /// Transactions ended by an initialisation.
     pub aborted: u64,
+    /// Transactions ended because they took too long.
+    pub timed_out: u64,
+    /// Calls that met a transaction which was decided and not yet complete.
+    pub concurrent: u64,
+    /// Commits that arrived when they had nothing to commit any more.
+    pub stale: u64,
 }
 
 /// The broker.
 pub(crate) struct SimBroker {
     trace: Arc<Trace>,
+    time: Arc<SimTime>,
     state: Mutex<State>,
-}
-
-struct State {
-    dice: Dice,
-    /// Percent of the calls that go wrong, while there are faults left.
-    fault_percent: u64,
-    faults_left: u32,
-    slots: [Slot; SLOTS],
-    /// Commits on their way: slot and the producer's epoch.
-    in_flight: Vec<(usize, u64)>,
-    committed: Vec<Item>,
-    counters: BrokerCounters,
-}
-
-#[derive(Default)]
-struct Slot {
-    epoch: u64,
-    open: Option<Vec<Item>>,
 }
 
 impl SimBroker {
     /// An empty broker.
-    pub(crate) fn new(seed: u64, trace: Arc<Trace>, fault_percent: u64, faults: u32) -> Arc<SimBroker> {
-        let dice = Dice::new(seed, Purpose::Broker);
-        let state = State {
-            dice,
-            fault_percent,
-            faults_left: faults,
-            slots: Default::default(),
-            in_flight: Vec::new(),
-            committed: Vec::new(),
-            counters: BrokerCounters::default(),
-        };
-        Arc::new(SimBroker { trace, state: Mutex::new(state) })
+    pub(crate) fn new(
+        seed: u64,
+        trace: Arc<Trace>,
+        time: Arc<SimTime>,
+        fault_percent: u64,
+        faults: u32,
+    ) -> Arc<SimBroker> {
+        let state = State::new(Dice::new(seed, Purpose::Broker), fault_percent, faults);
+        Arc::new(SimBroker { trace, time, state: Mutex::new(state) })
     }
 
-    /// Fences the slot's producer, ends its transaction, and gives the new producer's epoch.
-    pub(crate) fn initialise(&self, life: &Life, slot: usize) -> Result<u64> {
-        self.call(life, "initialise", slot, |state| {
+    /// Gives the new producer's epoch, which shuts out whoever had the id.
+    fn initialise(&self, life: &Life, id: &str) -> Result<u64> {
+        self.call(life, "initialise", |state| {
             let fault = state.fault();
-            let held = &mut state.slots[slot];
-            held.epoch += 1;
-            state.counters.aborted += u64::from(held.open.take().is_some());
-            if fault { Err(timeout("initialising a producer")) } else { Ok(held.epoch) }
+            if state.is_prepared(id) {
+                state.counters.concurrent += 1;
+                state.complete(id);
+                if fault {
+                    return Err(error("initialising a producer", "CONCURRENT_TRANSACTIONS"));
+                }
+            }
+            let epoch = state.initialise(id);
+            if fault { Err(timeout("initialising a producer")) } else { Ok(epoch) }
         })
     }
 
-    /// Sends items into the slot's open transaction, which the first one opens. An item is in it whole or not at all.
-    pub(crate) fn produce(&self, life: &Life, slot: usize, epoch: u64, items: &[Item]) -> Result<()> {
-        self.call(life, "produce", slot, |state| {
-            state.check(slot, epoch)?;
-            let refused = if state.fault() { Some(state.dice.below(items.len().max(1) as u64) as usize) } else { None };
-            let taken = items.iter().enumerate().filter(|(at, _)| Some(*at) != refused).map(|(_, item)| item.clone());
-            state.slots[slot].open.get_or_insert_default().extend(taken);
+    /// Sends records into the id's open transaction, which the first ones open. A record is in it whole or not at all.
+    fn produce(&self, life: &Life, id: &str, epoch: u64, records: Vec<Item>) -> Result<()> {
+        let now = self.time.now_us();
+        self.call(life, "produce", |state| {
+            state.check(id, epoch, "producing a record", "INVALID_PRODUCER_EPOCH")?;
+            if state.is_prepared(id) {
+                state.counters.concurrent += 1; // the client asks again until it is complete
+                state.complete(id);
+            }
+            let refused = if state.fault() { Some(state.dice.below(records.len() as u64) as usize) } else { None };
+            let taken = records.into_iter().enumerate().filter(|(at, _)| Some(*at) != refused);
+            state.append(id, now, taken.map(|(_, record)| record));
             if refused.is_some() {
                 state.counters.refused += 1;
-                return Err(Error::outside("producing a record: not enough replicas").retry());
+                return Err(error("producing a record", "NOT_ENOUGH_REPLICAS"));
             }
             Ok(())
         })
     }
 
-    /// Commits the slot's open transaction.
-    pub(crate) fn commit(&self, life: &Life, slot: usize, epoch: u64) -> Result<()> {
-        self.call(life, "commit", slot, |state| {
-            state.check(slot, epoch)?;
+    /// Commits the id's open transaction.
+    fn commit(&self, life: &Life, id: &str, epoch: u64) -> Result<()> {
+        self.call(life, "commit", |state| {
+            state.check(id, epoch, "committing a transaction", "PRODUCER_FENCED")?;
             if !state.fault() {
-                state.apply(slot);
-                return Ok(());
+                return match state.end(id, epoch) {
+                    Ended::Prepared => Ok(()),
+                    Ended::Nothing => Err(error("committing a transaction", "INVALID_TXN_STATE")),
+                };
             }
             state.counters.unknown += 1;
-            match state.dice.below(3) {
+            match state.dice.below(4) {
                 0 => {
-                    state.apply(slot);
+                    state.end(id, epoch);
                     state.counters.applied_unseen += 1;
+                    // The client asked again, and that request takes its time.
+                    state.in_flight.push((id.to_owned(), epoch));
                 }
-                1 => state.in_flight.push((slot, epoch)),
+                1 => state.in_flight.push((id.to_owned(), epoch)),
+                2 => state.time_out(id),
                 _ => {}
             }
             Err(timeout("committing a transaction"))
         })
     }
 
-    /// The last committed marker.
-    pub(crate) fn marker(&self, life: &Life) -> Result<Option<Marker>> {
-        match life.network_call("marker", PATH, 0) {
-            Passage::Gone => Err(gone("read", PATH)),
-            Passage::Blown(Blow::Before | Blow::After) => {
-                life.end();
-                Err(gone("read", PATH))
+    /// Offset and value of the last committed record of `topic` under `key`: up to the first open transaction, or waiting for those
+    /// that are open until they end, at the latest by their time-out.
+    fn last(&self, life: &Life, topic: &str, key: &str, waits: bool) -> Result<Option<(u64, Vec<u8>)>> {
+        self.call(life, "read", |state| {
+            if waits {
+                state.end_all(topic);
             }
-            Passage::Open | Passage::Blown(Blow::Fail) => Ok(self.state().marker()),
-        }
+            if state.rare_fault() { Err(timeout("reading the markers")) } else { Ok(state.last(topic, key.as_bytes())) }
+        })
     }
 
-    /// A commit that was on its way arrives, if there is one. Whether there was.
-    pub(crate) fn deliver(&self) -> bool {
+    /// Something that is asked of the broker and changes nothing.
+    fn ask(&self, life: &Life, what: &str) -> Result<()> {
+        self.call(life, what, |state| if state.rare_fault() { Err(timeout("connecting a client")) } else { Ok(()) })
+    }
+
+    /// A commit that was on its way arrives, or a transaction that was decided is completed.
+    pub(crate) fn deliver(&self) {
         let mut state = self.state();
-        if state.in_flight.is_empty() {
-            return false;
-        }
-        let count = state.in_flight.len() as u64;
-        let at = state.dice.below(count) as usize;
-        let (slot, epoch) = state.in_flight.remove(at);
-        let applies = state.slots[slot].epoch == epoch && state.slots[slot].open.is_some();
-        if applies {
-            state.apply(slot);
-            state.counters.applied_unseen += 1;
-        }
-        self.trace.note("deliver", PATH, u64::from(applies));
-        true
+        let number = state.deliver();
+        self.trace.note("deliver", PATH, number);
     }
 
-    /// Whether a commit is on its way.
+    /// Whether [`SimBroker::deliver`] has something to do.
     pub(crate) fn has_in_flight(&self) -> bool {
-        !self.state().in_flight.is_empty()
+        self.state().has_in_flight()
     }
 
-    /// Everything a read_committed consumer sees, in order.
+    /// Everything a read_committed consumer sees once all is decided, in order.
     pub(crate) fn committed(&self) -> Vec<Item> {
-        self.state().committed.clone()
+        self.state().committed()
     }
 
     /// What happened.
@@ -181,9 +182,13 @@ impl SimBroker {
         self.state().counters
     }
 
-    fn call<T>(&self, life: &Life, what: &str, slot: usize, act: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-        match life.network_call(what, PATH, slot as u64) {
-            Passage::Open | Passage::Blown(Blow::Fail) => act(&mut self.state()),
+    fn call<T>(&self, life: &Life, what: &str, act: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        match life.network_call(what, PATH, 0) {
+            Passage::Open | Passage::Blown(Blow::Fail) => {
+                let mut state = self.state();
+                state.time_out_before(self.time.now_us());
+                act(&mut state)
+            }
             Passage::Gone => Err(gone(what, PATH)),
             Passage::Blown(blow) => {
                 if blow == Blow::After {
@@ -200,33 +205,10 @@ impl SimBroker {
     }
 }
 
-impl State {
-    fn fault(&mut self) -> bool {
-        let fault = self.faults_left > 0 && self.dice.percent(self.fault_percent);
-        self.faults_left -= u32::from(fault);
-        fault
-    }
-
-    fn check(&mut self, slot: usize, epoch: u64) -> Result<()> {
-        if self.slots[slot].epoch == epoch {
-            return Ok(());
-        }
-        self.counters.fenced += 1;
-        Err(Error::outside("using a producer: another one has its transactional id"))
-    }
-
-    fn apply(&mut self, slot: usize) {
-        self.committed.extend(self.slots[slot].open.take().unwrap_or_default());
-    }
-
-    fn marker(&self) -> Option<Marker> {
-        self.committed.iter().rev().find_map(|item| match item {
-            Item::Marker(marker) => Some(*marker),
-            Item::Row(..) => None,
-        })
-    }
+fn error(what: &str, code: &str) -> Error {
+    Error::outside(format!("{what}: {code}")).retry()
 }
 
 fn timeout(what: &str) -> Error {
-    Error::outside(format!("{what}: timed out, the outcome is unknown")).retry()
+    error(what, "timed out, the outcome is unknown")
 }
