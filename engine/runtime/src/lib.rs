@@ -38,5 +38,6 @@ pub use control::{Control, Status};
 pub use facts::{EpochFacts, SourceFacts, Tick};
 pub use job::{JobScope, Stateful};
 pub use measures::Measures;
+pub use pace::UNDURABLE_EPOCHS_MAX;
 pub use plan::{JobSetup, Plan, prepare, rehearse};
 pub use settings::RuntimeSettings;

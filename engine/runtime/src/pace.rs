@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Epochs opened whose bindings are not durable: more than a disk that syncs in tens of milliseconds lets pile up at the shortest tick, and few
 /// enough that a disk that does not answer is felt as backpressure within seconds.
-pub(crate) const UNDURABLE_EPOCHS_MAX: usize = 256;
+pub const UNDURABLE_EPOCHS_MAX: usize = 256;
 /// Checkpoints opened and not complete: one being stored, one that gathers its parts or waits for the sinks.
 pub(crate) const CHECKPOINTS_OPEN_MAX: usize = 2;
 /// More epochs than this that are not staged: the open one is left to grow up to `tick_max`.

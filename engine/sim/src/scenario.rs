@@ -112,9 +112,6 @@ impl Scenario {
         lives.iter_mut().for_each(|life| troubled(life, trouble, turns));
         last.stall = trouble.percent(20).then(|| stall(trouble, turns, false));
         let settings = settings(dice, span_us / 1_000);
-        for stall in lives.iter_mut().chain([&mut last]).filter_map(|life| life.stall.as_mut()) {
-            bound_open_checkpoints(stall, &settings);
-        }
         Scenario {
             settings,
             emit: if dice.percent(70) { Emit::Eager } else { Emit::Final },
@@ -206,14 +203,6 @@ fn stall(dice: &mut Dice, turns: u64, may_last: bool) -> Stall {
         task: TASKS[dice.below(3) as usize],
         at: dice.below(turns / 2),
         lasts_us: (!may_last || dice.percent(60)).then(|| dice.range(100_000, 60_000_000)),
-    }
-}
-
-/// The writer's queue takes 64 checkpoints; a job that has opened more of them when the stuck call returns ends.
-fn bound_open_checkpoints(stall: &mut Stall, settings: &RuntimeSettings) {
-    let most = settings.checkpoint_interval_ms * 1_000 * 30;
-    if stall.task == "checkpoints" || stall.lasts_us.is_some() {
-        stall.lasts_us = Some(stall.lasts_us.map_or(most, |lasts| lasts.min(most)));
     }
 }
 

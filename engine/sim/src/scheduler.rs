@@ -12,7 +12,7 @@ use crate::life::Life;
 use crate::scenario::{LifePlan, Stall};
 use crate::trace::Trace;
 use dataflow_core::{OutputRow, Spawner, Task, TaskState, Waker};
-use dataflow_runtime::Plan;
+use dataflow_runtime::{Plan, UNDURABLE_EPOCHS_MAX};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -347,8 +347,8 @@ fn unbounded(job: &Plan) -> Option<String> {
     let (status, settings) = (&job.control.status, &job.settings);
     let durable = status.epoch_durable.get().max(status.restored_epoch.get());
     let open = status.epoch_opened.get().saturating_sub(durable);
-    if open > settings.open_epochs_max as u64 {
-        return Some(format!("{open} epochs are open, and {} may be", settings.open_epochs_max));
+    if open > UNDURABLE_EPOCHS_MAX as u64 {
+        return Some(format!("{open} epochs are not durable, and {UNDURABLE_EPOCHS_MAX} may be"));
     }
     // An epoch is staged as long as the ones before it do not fill the buffer, and has one row at least.
     let most = settings.staged_bytes_max / size_of::<OutputRow>() + 1;
