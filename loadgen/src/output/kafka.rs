@@ -24,6 +24,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(60);
 /// Records between two looks at the answers.
 const PROGRESS: u64 = 256;
+/// A wait for the moment at which a record is due: the client counts in whole milliseconds, and would not wait at all for less.
+const WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 /// Messages that wait for their acknowledgement: bounds the memory.
 const QUEUED_MESSAGES_MAX: &str = "200000";
 
@@ -72,7 +74,7 @@ pub fn produce(
         if settings.paced {
             let due = begin + Duration::from_micros(login.due_us);
             while let Some(wait) = due.checked_sub(clock.monotonic()).filter(|wait| !wait.is_zero()) {
-                producer.poll(wait.min(Duration::from_millis(100)));
+                producer.poll(wait.clamp(WAIT.0, WAIT.1));
             }
         }
         debug_assert!(login.key.is_empty() || partition == partition_of(&login.key, partitions));
