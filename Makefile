@@ -23,7 +23,7 @@ NIGHTLY_SEEDS ?= 50000
 binary = $(CARGO_TARGET_DIR)/debug/dataflow
 deny = $(or $(shell PATH="$(cache)/tools/bin:$$PATH" command -v cargo-deny),)
 
-.PHONY: help setup build-notice demo test sim planted install e2e bench nightly lint fmt deny tidy
+.PHONY: help setup build-notice demo test sim planted install e2e bench bench-compare nightly lint fmt deny tidy
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,9 +60,12 @@ e2e: ## the shipped binary against real Kafka, killed at random (E2E_ARGS="--eve
 	@$(MAKE) --no-print-directory build-notice E2E=1
 	compose/e2e/run $(E2E_ARGS)
 
-bench: ## first figures of the whole job, release profile: throughput, latency, recovery (BENCH_ARGS="memory kafka --events 1000000 --repeat 3")
-	@$(MAKE) --no-print-directory setup E2E=1
+bench: ## ours beside Flink and Kafka Streams, release profile: throughput, latency, recovery, large state (BENCH_ARGS="throughput --events 1000000"; --help)
+	@scripts/setup bench
 	bench/run $(BENCH_ARGS)
+
+bench-compare: ## what got worse by more than 10 % between two result files (A=old.json B=new.json)
+	@bench/run compare "$(A)" "$(B)"
 
 nightly: ## what is too long for each change: many simulation seeds, long crash runs (NIGHTLY_SEEDS=)
 	@$(MAKE) --no-print-directory build-notice E2E=1

@@ -1,146 +1,109 @@
-"""A job under steady input: how long a login takes to be seen, and how long the output stays away after kill -9."""
+"""A job under steady input: how long a login, or a finding, takes to be seen. And what a job costs that has nothing to do."""
 
-import pathlib
-import random
+import contextlib
 import time
 
-import machine
-from scene import BIN, INPUT, START_SECONDS, BenchFailed, Running, status, until
+import traffic
+from engines import ALL, EXACTLY, IMPLEMENTATIONS, TWO, Engine
+from scene import BenchFailed, until
+from topics import Ends
 
-# Before records count: the first checkpoints, and the broker's compiler, which on two cores takes a core for half a minute: until then
-# the latency is that of the broker.
-WARM_UP_SECONDS = 45
-# After the input's end: whatever is on its way has come.
+# After a change of the rate.
+RAMP_SECONDS = 5
+# Longer than the pause between any engine's commits; and what an engine that lags may take to catch up.
 SETTLE_SECONDS = 3
-# From a kill; a job that is not back by then has failed.
-BACK_SECONDS = 60
-# After the kill: until the output has caught up and flows as before.
-CALM_SECONDS = 8
-HOT, EVEN = "hot key", "even load"
-HOT_SHARE = 0.3
-# Between kills, at random: a checkpoint is taken every 10 s, and a kill meets every distance from it.
-KILL_AFTER_SECONDS = (12.0, 22.0)
+SETTLE_SECONDS_MAX = 180
+# An idle job is measured when its partitions have been declared idle, which takes 30 s.
+IDLE_AFTER_SECONDS = 40
+FEW = 1_000
 
 
-def settings(scene):
-    # From the end: what earlier runs left in the input is not this run's.
-    return ["--set", f"geo={scene.geo}", "--set", "sinks.alerts.start_over=true", "--set", f'sources.{INPUT}.start="latest"']
+@contextlib.contextmanager
+def flow(scene, name, job, partitions=traffic.PARTITIONS, backlog=None, **more):
+    """An engine that reads a topic of its own, with a backlog in it, exactly-once: (engine, topic, the commands so far)."""
+    topic = f"logins-{scene.number()}"
+    scene.topics.create([topic], partitions)
+    try:
+        commands = [scene.fill(topic, backlog)] if backlog else []
+        with Engine(scene, name, job, EXACTLY, topic, partitions, **more) as engine:
+            yield engine, topic, [*commands, engine.command()]
+    finally:
+        scene.topics.delete([topic])
 
 
-class Flow:
-    """The job, its input, and a reader of its output. `arrivals` is complete after the end."""
-
-    def __init__(self, scene, rate, skew=0.0):
-        self.scene, self.rate, self.skew, self.data = scene, rate, skew, scene.data()
-        self.arrivals_file = scene.folder / "arrivals.csv"
-        self.running = []
-
-    def __enter__(self):
-        try:
-            self.command = self.scene.job_command("local", self.data, *settings(self.scene))
-            self.job = self._start(self.command)
-            # Its first binding says from which offsets it reads.
-            until(START_SECONDS, "the job binds", lambda: self.job.is_alive("the job") and status(self.data).get("epoch_durable"))
-            self.before = self.scene.probe("ends", INPUT)
-            self.probe = self.scene.follow(self.arrivals_file)
-            self.running.append(self.probe)
-            self.feeder, self.feed_command = self.scene.feed(self.rate, self.skew)
-            self.running.append(self.feeder)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        for one in self.running:
-            one.kill()
-        self.scene.drop(self.data)
-
-    def _start(self, command):
-        job = Running(command, self.scene.folder / "job.log", self.scene.env)
-        self.running.append(job)
-        return job
-
-    def restart(self, command):
-        """kill -9 and at once a start; when the kill was sent, in microseconds since 1970."""
-        self.job.is_alive("the job")
-        killed_us = time.time_ns() // 1000
-        self.job.kill()
-        self.job = self._start(command)
-        return killed_us
-
-    def finish(self):
-        """Ends the input, then the reader. The job's own end is not awaited here."""
-        for one in (self.feeder, self.job, self.probe):
-            one.is_alive("a part of the run")
-        self.feeder.kill()
-        time.sleep(SETTLE_SECONDS)
-        self.probe.end()
-
-    def arrivals(self):
-        """When records became visible, in order."""
-        with pathlib.Path(self.arrivals_file).open(encoding="utf-8") as lines:
-            return [int(line.partition(",")[0]) for line in lines]
+def latency(scene, options, name, job, shape=None, of_findings=False):
+    """Produce to visible at each rate, in one life of the engine: figures of each."""
+    shape, found = shape or {}, []
+    partitions, skew = shape.get("partitions", traffic.PARTITIONS), shape.get("skew", 0.0)
+    with flow(scene, name, job, partitions) as (engine, topic, commands):
+        output = engine.anomalies if of_findings else engine.enriched
+        feeder, _ = scene.feed(topic, max(options.rates), partitions, skew)
+        time.sleep(options.warm_up)
+        feeder.kill()
+        for number, rate in enumerate(options.rates, 1):
+            settle(scene, engine, topic)
+            # Other people each time: their first logins are findings.
+            people = number * traffic.LIVE_USERS_PER_RATE * max(options.rates)
+            figures, feed = at_rate(scene, options, engine, topic, rate, output, (partitions, skew, people))
+            found.append({"of": f" at {rate:,}/s"} | figures | {"command": f"{commands[-1]}; {feed}"})
+    return found
 
 
-def hot_key(scene, options, kind):
-    """The same load, even or with a share of it on one user."""
-    return latency(scene, options, HOT_SHARE if kind == HOT else 0.0)
-
-
-def latency(scene, options, skew=0.0):
-    with Flow(scene, options.rate, skew) as flow:
-        time.sleep(WARM_UP_SECONDS)
-        load = machine.Load(scene.service_pids(), [flow.job.pid, flow.feeder.pid, flow.probe.pid])
-        cpu, started = machine.of_process(flow.job.pid), time.monotonic()
+def at_rate(scene, options, engine, topic, rate, output, shape):
+    before, arrivals = scene.probe("ends", topic), scene.folder / "arrivals.csv"
+    probe = scene.follow(output, arrivals)
+    feeder, feed = scene.feed(topic, rate, *shape)
+    try:
+        time.sleep(RAMP_SECONDS)
+        load, started = engine.load(), time.time()
         time.sleep(options.seconds)
-        cpu = (machine.of_process(flow.job.pid) - cpu) / (time.monotonic() - started)
-        services, others = load.cores()
-        rss = machine.rss_peak_mb(flow.job.pid)
-        flow.finish()
-        found = scene.probe("latency", INPUT, "--from", flow.before, "--arrivals", flow.arrivals_file,
-                            "--warm-up-ms", WARM_UP_SECONDS * 1000)
-        if found["missing"] or found["double"] or found["foreign"]:
-            raise BenchFailed(f"not what was produced became visible: {found}")
-        return found | {"rate": options.rate, "job_cores": round(cpu, 3), "rss_peak_mb": round(rss), "services_cores": services,
-                        "others_cores": others, "command": f"{flow.feed_command} & {scene.text_of(flow.command)}"}
+        cores, ended = load.cores(), time.time()
+        for one, what in ((feeder, "the producer"), (probe, "the reader")):
+            one.is_alive(what)
+        feeder.kill()
+        settle(scene, engine, topic)
+        probe.end()
+    finally:
+        feeder.kill()
+        probe.kill()
+    cpu = engine.meter.cpu_s(ended) - engine.meter.cpu_s(started)
+    compared = compare(scene, topic, before, arrivals, output == engine.anomalies, engine.job == ALL, RAMP_SECONDS * 1000)
+    return compared | {"cores": round(cpu / (ended - started), 3), "rss_peak_mb": engine.meter.peak_mb()} | cores, feed
 
 
-def recovery(scene, options):
-    """As many kills as repeats, in one run, of each kind in turn: the program itself, and `dataflow run`, which asks cargo first."""
-    rng = random.Random(options.seed)
-    with Flow(scene, options.rate) as flow:
-        direct = flow.command
-        launched = scene.job_command("local", flow.data, *settings(scene), program=BIN / "dataflow")
-        kinds = {"direct": direct, "launched by cargo": launched}
-        kills = []
-        for _ in range(options.repeat):
-            for kind, command in kinds.items():
-                time.sleep(rng.uniform(*KILL_AFTER_SECONDS))
-                load = machine.Load(scene.service_pids(), [flow.feeder.pid, flow.probe.pid])
-                kills.append((kind, flow.restart(command), load))
-                time.sleep(CALM_SECONDS)
-                kills[-1] = (*kills[-1][:2], load.cores(machine.of_process(flow.job.pid)))
-        flow.finish()
-        times = flow.arrivals()
-        made = scene.probe("latency", INPUT, "--from", flow.before, "--arrivals", flow.arrivals_file)
-        if made["missing"] or made["double"] or made["foreign"]:
-            raise BenchFailed(f"not what was produced became visible: {made}")
-    runs = {kind: [] for kind in kinds}
-    for kind, killed_us, (services, others) in kills:
-        gap_start, back = longest_gap(times, killed_us)
-        runs[kind].append({"back_s": round((back - killed_us) / 1e6, 3), "silent_before_kill_ms": round((killed_us - gap_start) / 1e3, 1),
-                           "services_cores": services, "others_cores": others, "command": scene.text_of(kinds[kind])})
-    return runs
+def compare(scene, topic, before, arrivals, of_findings, many_a_login, warm_up_ms=0):
+    """What `probe latency` says, when what became visible is what was produced. Of findings nobody knows how many there must be, and
+    seven detectors say more than one about a login."""
+    found = scene.probe("latency", topic, "--from", before, "--arrivals", arrivals, "--warm-up-ms", warm_up_ms)
+    is_wrong = found["foreign"] or (found["double"] and not many_a_login) or (found["missing"] and not of_findings)
+    if is_wrong or found["p50_ms"] is None:
+        raise BenchFailed(f"not what was produced became visible: {found}")
+    return {name: round(value, 1) for name, value in found.items() if name.endswith("_ms")} | {"produced": found["produced"]}
 
 
-def longest_gap(times, killed_us):
-    """The longest silence that begins up to a second before a kill or after it: (its beginning, its end). What the dead process had
-    committed may still reach the reader after the kill, so the first record after it says nothing."""
-    near = [at for at in times if killed_us - 1_000_000 <= at <= killed_us + BACK_SECONDS * 1_000_000]
-    calm = killed_us + CALM_SECONDS * 1_000_000
-    gaps = [(after - before, before, after) for before, after in zip(near, near[1:], strict=False) if before <= calm]
-    if not gaps:
-        raise BenchFailed("no output around a kill")
-    _, before, after = max(gaps)
-    return before, after
+def settle(scene, engine, topic):
+    """Waits until as many rows are visible as there are logins, and nothing more comes. The markers of transactions count as rows, so
+    neither is enough alone."""
+    ends, last, logins = Ends(scene.topics, engine.outputs(), engine.partitions), None, sum(scene.probe("ends", topic))
+    changed = time.monotonic()
+
+    def is_quiet():
+        nonlocal last, changed
+        if (now := ends.now()) != last:
+            last, changed = now, time.monotonic()
+        return last[engine.enriched] >= logins and time.monotonic() - changed > SETTLE_SECONDS
+
+    until(SETTLE_SECONDS_MAX, f"{engine.name} has caught up", is_quiet, pause=0.2)
+
+
+def idle(scene, options, name):
+    """Few logins, then none: what is spent on waiting."""
+    backlog = traffic.Backlog(FEW, traffic.ago(traffic.Backlog.seconds + 60))
+    with flow(scene, name, ALL if ALL in IMPLEMENTATIONS[name].jobs else TWO, backlog=backlog) as (engine, _, commands):
+        engine.read_all(FEW)
+        time.sleep(IDLE_AFTER_SECONDS)
+        load, started = engine.load(), time.time()
+        time.sleep(options.seconds)
+        cores, ended = load.cores(), time.time()
+        spent = engine.meter.cpu_s(ended) - engine.meter.cpu_s(started)
+        return {"cores": round(spent / (ended - started), 4), "rss_peak_mb": engine.meter.peak_mb()} | cores | {"command": "; ".join(commands)}

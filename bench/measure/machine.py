@@ -1,26 +1,53 @@
-"""What a process and the machine spent: CPU-seconds and memory, from /proc and wait4."""
+"""What processes and the machine spent: CPU-seconds and memory, of whole process trees, from /proc."""
 
+import bisect
 import os
+import threading
 import time
 
 HZ = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SAMPLE_SECONDS = 0.25
 
 
-def of_process(pid):
-    """User and system CPU-seconds of a living process; 0 when it is gone."""
+def _stat(pid):
+    """The fields of /proc/PID/stat from the state on; None when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            fields = stat.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / HZ
+        return None
 
 
-def rss_peak_mb(pid):
-    """The greatest resident memory of a living process so far, in MB."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024 / 1e6
+def tree(roots):
+    """The processes of these trees."""
+    children = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        if fields := _stat(name):
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found, left = [], list(roots)
+    while left:
+        found.append(left.pop())
+        left += children.get(found[-1], [])
+    return found
+
+
+def cpu_s(pids):
+    """User and system CPU-seconds of these processes, with those of children that they have waited for."""
+    stats = filter(None, map(_stat, pids))
+    return sum(sum(map(int, fields[11:15])) for fields in stats) / HZ
+
+
+def rss_mb(pids):
+    """The resident memory of these processes together, in MB."""
+    pages = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+                pages += int(statm.read().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return pages * PAGE / 1e6
 
 
 def busy():
@@ -31,18 +58,48 @@ def busy():
 
 
 class Load:
-    """What the services, and everything that is no part of the run, take from the machine between two moments. `ours` are the pids of
-    processes that live at both moments."""
+    """What the services, and everything that is no part of the run, take from the machine from now on. `engine`: the roots of the trees
+    under measurement; this process and what it starts belong to the run as well."""
 
-    def __init__(self, services, ours=()):
-        self.services, self.ours = list(services), list(ours)
+    def __init__(self, services, engine=()):
+        self.services, self.run = list(services), [os.getpid(), *engine]
         self.start = self._now()
 
     def _now(self):
-        return time.monotonic(), busy(), sum(map(of_process, self.services)), sum(map(of_process, self.ours))
+        return time.monotonic(), busy(), cpu_s(tree(self.services)), cpu_s(tree(self.run))
 
-    def cores(self, ended_cpu_s=0.0):
-        """(services, others) in cores. `ended_cpu_s`: what processes of the run that came and went have spent."""
-        seconds, all_of_it, services, ours = (now - start for now, start in zip(self._now(), self.start, strict=True))
-        others = all_of_it - services - ours - ended_cpu_s
-        return round(services / seconds, 2), round(max(0.0, others) / seconds, 2)
+    def cores(self):
+        seconds, everything, services, run = (now - start for now, start in zip(self._now(), self.start, strict=True))
+        return {"services_cores": round(services / seconds, 2), "others_cores": round(max(0.0, everything - services - run) / seconds, 2)}
+
+
+class Meter(threading.Thread):
+    """Samples CPU-seconds and memory of process trees until it is stopped."""
+
+    def __init__(self, roots):
+        super().__init__(daemon=True)
+        self.roots, self.times, self.spent_s, self.rss_mb, self.ended = list(roots), [], [], [], threading.Event()
+        self._sample()
+        self.start()
+
+    def _sample(self):
+        pids = tree(self.roots)
+        self.spent_s.append(cpu_s(pids))
+        self.rss_mb.append(rss_mb(pids))
+        self.times.append(time.time())
+
+    def run(self):
+        while not self.ended.wait(SAMPLE_SECONDS):
+            self._sample()
+
+    def stop(self):
+        self.ended.set()
+        self.join()
+        self._sample()
+
+    def cpu_s(self, at):
+        """CPU-seconds spent up to a moment: of the first sample after it."""
+        return self.spent_s[min(bisect.bisect_left(self.times, at), len(self.times) - 1)]
+
+    def peak_mb(self):
+        return round(max(self.rss_mb))

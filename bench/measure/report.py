@@ -1,4 +1,7 @@
-"""From runs to a JSON file with every figure and a Markdown page with medians, spread and ratios."""
+"""From runs to files: JSON with every figure, a Markdown page with medians, spread and ratios, and a picture of it.
+
+Results are `{group: {kind: [figures of a run]}}`. A kind is `IMPLEMENTATION, VARIANT`: within a group implementations of one variant are
+compared, and variants of one implementation; both run by run, in the order in which they took turns."""
 
 import datetime
 import json
@@ -10,32 +13,41 @@ import statistics
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+import plot
 
-# (title, kinds, [figure], (figure, numerator, denominator))
-TABLES = (
-    ("Throughput in memory: made-up logins (JSON) to a local log", ("heap", "rocksdb"),
-     ("logins_per_s", "flowing_per_s", "logins_per_cpu_s", "cpu_s_per_million", "rss_peak_mb"), ("logins_per_s", "rocksdb", "heap")),
-    ("Throughput from Kafka to Kafka: Avro through the registry, a backlog", ("exactly-once", "at-least-once"),
-     ("logins_per_s", "flowing_per_s", "logins_per_cpu_s", "cpu_s_per_million", "rss_peak_mb"), ("logins_per_s", "exactly-once", "at-least-once")),
-    ("Produce to visible, exactly-once, `read_committed`", ("latency",),
-     ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms", "job_cores", "rss_peak_mb"), None),
-    ("The same with 30 % of the load on one user", ("even load", "hot key"), ("p50_ms", "p90_ms", "p99_ms", "max_ms", "job_cores"),
-     ("p99_ms", "hot key", "even load")),
-    ("`kill -9` to the next committed output", ("recovery, direct", "recovery, launched by cargo"), ("back_s",), None),
-)
-LOAD = ("services_cores", "others_cores")
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+OURS = "ours"
+MORE, LESS = 1, -1
+
+# Figures that have a direction, in the order of a table's columns: what is better. All others are kept in the JSON only, except LOAD.
+BETTER = {
+    "events_per_s": MORE, "steady_per_s": MORE, "filling_per_s": MORE, "cpu_s_per_million": LESS, "steady_cpu_s_per_million": LESS,
+    "p50_ms": LESS, "p90_ms": LESS, "p99_ms": LESS, "max_ms": LESS, "back_s": LESS, "all_back_s": LESS,
+    "checkpoint_s": LESS, "cut_max_ms": LESS, "cores": LESS, "rss_peak_mb": LESS,
+}
+# What else a table shows: how large it was, and what the machine did meanwhile.
+CONTEXT = ("dip_share", "keys", "state_mb", "services_cores", "others_cores")
 
 NOTES = """\
-- All seven detectors and the enrichment, eager, in every run; a run whose output is incomplete, double or foreign fails and has no figure.
-- `logins_per_s`: the whole life of the process, from its start to its end with the last checkpoint. `flowing_per_s`: between the first
-  and the last record read, to a quarter of a second. CPU-seconds are user and system of the process (wait4), peak memory is its resident set.
-- In memory, making the logins and their JSON is part of the process and of its figures.
+- A run whose output is not what its input demands (rows, different keys, and of two detectors the number of findings, which is
+  computed apart) has no figure; it is listed as failed.
+- `enrichment`: each login with its place. `detectors`: that, and the findings of new country and unresolved address; `ours (all detectors)`
+  has all seven. `flink` uses a process table function for the two, its strongest form; `flink-sql` the `COUNT OVER` that one would write first.
+- Kafka Streams commits every 100 ms (exactly-once) or 1 s, Flink takes a checkpoint every second, ours commits every tick: their defaults or
+  what their latency needs, and what the other figures pay for.
+- `events_per_s`: from the moment the job began to read, for ours from the start of its process, to the last row's visibility to a
+  `read_committed` consumer. `steady_`: the second half of the rows, when compilers have compiled.
+- CPU-seconds: user and system of the engine's processes and all they start, without what the services spend for them; for Flink without
+  the start of its cluster. `rss_peak_mb`: their resident memory together, sampled four times a second.
 - Latency: from the producer's timestamp of the input record to the consumer's `poll`; the broker keeps whole milliseconds, so a
-  figure is up to 1 ms too high. The producer sends each login at once (`linger.ms=0`).
-- `back_s`: from the signal to the end of the longest silence that a consumer sees around it, the process being started again at once.
-- `services_cores`: Kafka, registry. `others_cores`: everything else on the machine that is no part of the run (for throughput: the
-  driver too); where it is not near 0, the figures are too bad by an unknown amount."""
+  figure is up to 1 ms too high. Up to 5,000 a second the producer sends each login at once, above it waits 1 ms for more.
+- `back_s`: from the signal to the end of the longest silence that a consumer sees around it, the process being started again at once;
+  `all_back_s`: the same for the last partition.
+- `dip_share`: by how much fewer records a second were read while a checkpoint was under way. `cut_max_ms`: the longest time for which a
+  checkpoint held a worker.
+- In memory, making the logins and their JSON is part of the process and of its figures.
+- `services_cores`: Kafka, registry. `others_cores`: everything else on the machine that is no part of the run; where it is not near 0, the
+  figures are too bad by an unknown amount."""
 
 
 def about(options):
@@ -49,52 +61,91 @@ def about(options):
     return {
         "commit": commit, "with_changes": bool(changed.stdout.strip()), "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {model}, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, Linux {platform.release()}",
-        "arguments": {"events": options.events, "rate": options.rate, "seconds": options.seconds, "repeat": options.repeat},
+        "arguments": {name: value for name, value in vars(options).items() if name not in ("name", "keep", "failures", "left_out")},
         "command": shlex.join(["make", "bench", *([f"BENCH_ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])]),
     }
 
 
 def summary(runs):
-    """Median, least and greatest of each figure."""
-    figures = [name for name, value in runs[0].items() if isinstance(value, int | float)]
+    """Median, least and greatest of each figure that every run has."""
+    figures = [name for name, value in runs[0].items() if isinstance(value, int | float) and all(name in run for run in runs)]
     return {name: {"median": statistics.median(run[name] for run in runs), "min": min(run[name] for run in runs),
                    "max": max(run[name] for run in runs)} for name in figures}
 
 
+def pairs(kinds):
+    """The comparisons within a group, as (numerator, denominator): ours over each peer, then each further variant over its first."""
+    split = [(kind, *(kind.split(", ", 1) + [""])[:2]) for kind in kinds]
+    found = [(kind, other) for kind, name, variant in split for other, peer, same in split
+             if name.startswith(OURS) and not peer.startswith(OURS) and variant == same]
+    firsts = {}
+    for kind, name, _ in split:
+        found += [(kind, firsts[name])] if name in firsts else []
+        firsts.setdefault(name, kind)
+    return found
+
+
+def ratios(group):
+    """By comparison and figure: the ratios run by run."""
+    found = {}
+    for above, below in pairs(group):
+        of_pair = {}
+        for figure in BETTER:
+            values = [a[figure] / b[figure] for a, b in zip(group[above], group[below], strict=False) if figure in a and b.get(figure)]
+            if values:
+                of_pair[figure] = values
+        found[f"{above} / {below}"] = of_pair
+    return found
+
+
 def shown(value):
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else f"{value:g}"
 
 
 def cell(figure):
+    if figure is None:
+        return ""
     if figure["min"] == figure["max"]:
         return shown(figure["median"])
     return f"{shown(figure['median'])} ({shown(figure['min'])}..{shown(figure['max'])})"
 
 
-def markdown(facts, results, summaries):
+def table(head, rows):
+    return [f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def section(title, group, summaries):
+    names = [name for name in (*BETTER, *CONTEXT) if any(name in one for one in summaries.values())]
+    lines = [f"## {title[0].upper()}{title[1:]}", ""]
+    lines += table(["", "runs", *names],
+                   [[kind, str(len(group[kind])), *(cell(summaries[kind].get(name)) for name in names)] for kind in group])
+    compared = {pair: {figure: summary([{"": value} for value in values])[""] for figure, values in figures.items()}
+                for pair, figures in ratios(group).items()}
+    if compared := {pair: figures for pair, figures in compared.items() if figures}:
+        names = [name for name in BETTER if any(name in figures for figures in compared.values())]
+        lines += ["Ratios, run by run:", ""]
+        lines += table(["", *names], [[pair, *(cell(figures.get(name)) for name in names)] for pair, figures in compared.items()])
+    return [*lines, "<details><summary>Commands</summary>", "", "```sh",
+            *(f"# {kind}\n{runs[0]['command']}" for kind, runs in group.items()), "```", "", "</details>", ""]
+
+
+def markdown(name, facts, results, summaries):
     changes = ", with changes" if facts["with_changes"] else ""
     lines = ["# Figures of the login job", "", f"Commit `{facts['commit'][:12]}`{changes}, {facts['at']}; {facts['machine']}.",
              f"All of it: `{facts['command']}` ({facts['minutes']} minutes). Median (least..greatest) of the runs.", ""]
+    lines += [line for left_out in facts["left_out"] for line in (f"Left out: {left_out}", "")]
     lines += [line for failure in facts["failures"] for line in (f"**Failed**: {failure}", "")]
-    for title, kinds, figures, ratio in TABLES:
-        if not (there := [kind for kind in kinds if kind in results]):
-            continue
-        lines += [f"## {title}", "", "| | runs | " + " | ".join((*figures, *LOAD)) + " |", "| --- " * (len(figures) + 4) + "|"]
-        lines += [f"| {kind} | {len(results[kind])} | " + " | ".join(cell(summaries[kind][name]) for name in (*figures, *LOAD)) + " |"
-                  for kind in there]
-        lines.append("")
-        if ratio and set(ratio[1:]) <= set(there):
-            name, above, below = ratio
-            pairs = [a[name] / b[name] for a, b in zip(results[above], results[below], strict=False)]
-            lines += [f"`{name}`, {above} over {below}, run by run: {statistics.median(pairs):.2f} ({min(pairs):.2f}..{max(pairs):.2f}).", ""]
-        lines += ["```sh", *(f"# {kind}\n{results[kind][0]['command']}" for kind in there), "```", ""]
+    lines += [f"![The medians, and the spread of the runs]({name}.svg)", ""]
+    lines += [line for title, group in results.items() for line in section(title, group, summaries[title])]
     return "\n".join([*lines, "## How to read them", "", NOTES, ""])
 
 
 def write(folder, name, facts, results):
-    """Writes both files; their paths."""
+    """Writes the files; their paths."""
     folder.mkdir(exist_ok=True)
-    summaries = {kind: summary(runs) for kind, runs in results.items()}
-    (folder / f"{name}.json").write_text(json.dumps({"about": facts, "summary": summaries, "runs": results}, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(markdown(facts, results, summaries))
-    return folder / f"{name}.json", folder / f"{name}.md"
+    summaries = {title: {kind: summary(runs) for kind, runs in group.items()} for title, group in results.items()}
+    texts = {"json": json.dumps({"about": facts, "summary": summaries, "runs": results}, indent=1) + "\n",
+             "md": markdown(name, facts, results, summaries), "svg": plot.svg(summaries, BETTER)}
+    for end, text in texts.items():
+        (folder / f"{name}.{end}").write_text(text)
+    return [folder / f"{name}.{end}" for end in texts]

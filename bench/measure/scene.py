@@ -1,4 +1,4 @@
-"""One run's surroundings: folders, services, and the binaries under measurement, each with the command that repeats what it did."""
+"""One run's surroundings: folders, services, traffic, and the binaries under measurement, each with the command that repeats what it did."""
 
 import json
 import os
@@ -11,24 +11,32 @@ import sys
 import threading
 import time
 
+from confluent_kafka import KafkaException
+from topics import Topics
+
+import expected
+import traffic
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "compose" / "e2e"))
-from services import Services  # noqa: E402  (the end-to-end suite's: the same stack, on ports of its own)
+from services import Services, free_ports  # noqa: E402, F401  (the end-to-end suite's: the same stack, on ports of its own)
 
-BIN = pathlib.Path(os.environ["DATAFLOW_BENCH_BIN"])
+BIN = pathlib.Path(os.environ.get("DATAFLOW_BENCH_BIN", ""))
 JOB = "jobs/login_anomalies.rs"
-INPUT, ENRICHED = "login-events", "login-events-enriched"
-OUTPUTS = (ENRICHED, "login-anomalies", "login-events-late", "login-events-dlq")
-PARTITIONS = 4
-USERS = 10_000
 # Bounds for waits; a run that takes longer has failed.
 RUN_SECONDS = 300
 START_SECONDS = 60
 STOP_SECONDS = 60
+# Slower than this, a backlog has failed.
+LOGINS_PER_S_LEAST = 2_000
 
 
 class BenchFailed(Exception):
     """A run did not do what is measured."""
+
+
+# What ends a run and not the benchmark.
+FAILURES = (BenchFailed, subprocess.SubprocessError, KafkaException, OSError)
 
 
 def say(text):
@@ -58,7 +66,8 @@ class Scene:
         subprocess.run([BIN / "loadgen", "geo", "--out", self.geo], check=True)
         if self.services:
             self.services.__enter__()
-            self.env |= {"KAFKA_BROKERS": self.services.brokers, "REGISTRY_URL": self.services.registry}
+            self.env |= {"KAFKA_BROKERS": self.services.brokers, "REGISTRY_URL": self.services.registry, "GEO_CSV": str(self.geo)}
+            self.topics = Topics(self.services.brokers)
         return self
 
     def __exit__(self, kind, *_):
@@ -67,60 +76,73 @@ class Scene:
 
     def text_of(self, command):
         """A command as it can be typed in a checkout, with $RUN for the folder, and the services' addresses by their variables."""
-        text = shlex.join(str(word).removeprefix(f"{BIN}/") for word in command).replace(str(self.folder), "$RUN")
+        text = shlex.join(str(word).removeprefix(f"{BIN}/").removeprefix(f"{ROOT}/") for word in command)
         for variable in ("KAFKA_BROKERS", "REGISTRY_URL") if self.services else ():
             text = text.replace(self.env[variable], f"${variable}")
-        return text
+        return text.replace(str(self.folder), "$RUN")
 
     def service_pids(self):
         if not self.services:
             return []
         return [int(file.read_text()) for file in (self.services.data / "run").glob("*.pid")]
 
+    def number(self):
+        """One that no other run of this scene has."""
+        self.made += 1
+        return self.made
+
     def data(self):
         """A new data folder."""
-        self.made += 1
-        return self.folder / f"data-{self.made}"
+        return self.folder / f"data-{self.number()}"
 
     def drop(self, data):
         shutil.rmtree(data, ignore_errors=True)
 
-    def probe(self, verb, topic, *more):
+    def probe(self, verb, topic, *more, seconds=RUN_SECONDS):
         """What `probe` says, parsed."""
         command = [BIN / "probe", verb, "--brokers", self.services.brokers, "--topic", topic, *map(str, more)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
         if done.returncode != 0:
             raise BenchFailed(done.stderr.strip())
         return json.loads(done.stdout)
 
-    def fill(self, count):
-        """Writes the backlog: an hour of event time, in the past, as fast as it goes. No login comes twice, so each that is accepted is one row, and
-        none has a schema id that the registry does not know: for each of those the job asks again for a while, once."""
-        command = [BIN / "loadgen", "logins", "--kafka", self.services.brokers, "--registry", self.services.registry, "--bulk",
-                   "--count", str(count), "--seconds", "3600", "--users", str(USERS), "--partitions", str(PARTITIONS), "--duplicates", "0", "--poison", "0"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def _loadgen(self, topic, *words):
+        return [BIN / "loadgen", "logins", "--kafka", self.services.brokers, "--registry", self.services.registry, "--topic", topic, *words]
+
+    def fill(self, topic, backlog):
+        """Writes the backlog as fast as it goes; the command that does so."""
+        command = self._loadgen(topic, "--bulk", *backlog.words())
+        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise BenchFailed(f"filling '{topic}': {done.stderr.strip()[-500:]}")
         return self.text_of(command)
 
-    def feed(self, rate, skew):
-        """Live logins at a rate, a share `skew` of them of one user, none late, double or broken, until ended; each is sent at once."""
-        command = [BIN / "loadgen", "logins", "--kafka", self.services.brokers, "--registry", self.services.registry,
-                   "--rate", str(rate), "--users", str(USERS), "--partitions", str(PARTITIONS), "--seed", str(time.time_ns() % 1_000_000_007),
-                   "--late", "0", "--duplicates", "0", "--poison", "0", "--skew", str(skew),
-                   "--property", "linger.ms=0", "--property", "socket.nagle.disable=true"]
+    def findings(self, backlog):
+        """How many findings the backlog holds, from the generator's own file."""
+        folder = self.data()
+        subprocess.run([BIN / "loadgen", "logins", "--out", folder, *backlog.words()], check=True, stdout=subprocess.DEVNULL)
+        with self.geo.open(encoding="utf-8") as rows, (folder / "login_events.ndjson").open(encoding="utf-8") as lines:
+            found = expected.findings(lines, expected.Geography(rows))
+        self.drop(folder)
+        return found
+
+    def feed(self, topic, rate, partitions=traffic.PARTITIONS, skew=0.0, first_user=0):
+        """Live logins at a rate until ended; the process, and the command."""
+        command = self._loadgen(topic, *traffic.live_words(rate, partitions, skew, first_user))
         return Running(command, self.folder / "loadgen.log", self.env), self.text_of(command)
 
-    def follow(self, out):
+    def follow(self, topic, out):
         """A `probe follow` that is ready."""
-        command = [BIN / "probe", "follow", "--brokers", self.services.brokers, "--topic", ENRICHED, "--out", str(out)]
+        command = [BIN / "probe", "follow", "--brokers", self.services.brokers, "--topic", topic, "--out", str(out)]
         log = self.folder / "probe.log"
         log.unlink(missing_ok=True)
         running = Running(command, log, self.env)
         until(START_SECONDS, "the probe follows", lambda: running.is_alive("the probe") and "following" in log.read_text())
         return running
 
-    def job_command(self, profile, data, *more, program=None):
-        """The job's own program, or with `program` the `dataflow` command, which asks cargo first."""
-        return [program or BIN / "login_anomalies", "run", JOB, "--profile", profile, "--data", str(data), *more]
+    def job_command(self, profile, data, *more):
+        """The whole job's own program."""
+        return [BIN / "login_anomalies", "run", JOB, "--profile", profile, "--data", str(data), *more]
 
 
 class Running:

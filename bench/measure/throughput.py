@@ -1,61 +1,83 @@
-"""A backlog through the whole job, all seven detectors, until it has ended by itself: in memory, with RocksDB, and Kafka to Kafka."""
+"""A backlog through a job: from Kafka to Kafka for every implementation, and in memory for ours."""
 
 import datetime
+import functools
 import os
 import time
 
 import machine
-from scene import ENRICHED, INPUT, OUTPUTS, PARTITIONS, RUN_SECONDS, USERS, BenchFailed, Running, status
+from engines import TWO, Engine
+from scene import RUN_SECONDS, BenchFailed, Running, status
+from traffic import PARTITIONS, USERS, Backlog, ago
 
 # The job writes its counters this often; a shorter flow cannot be told from one that lasts as long.
 STATUS_SECONDS = 0.25
 LOOK_SECONDS = 0.05
 # The made-up backlog begins this long ago and lasts an hour: no event of it lies in the future.
 BEGINS_SECONDS_AGO = 7_200
+MEMORY_INPUT = "login-events"
+
+
+class Input:
+    """A topic with a backlog that many runs read."""
+
+    def __init__(self, scene, topic, count, **shape):
+        self.scene, self.topic = scene, topic
+        self.backlog = Backlog(count, ago(BEGINS_SECONDS_AGO), **shape)
+        self.fill = scene.fill(topic, self.backlog)
+
+    @functools.cached_property
+    def findings(self):
+        return self.scene.findings(self.backlog)
+
+
+def kafka(scene, source, name, job, guarantee):
+    """One run of one implementation over the backlog."""
+    backlog = source.backlog
+    with Engine(scene, name, job, guarantee, source.topic, backlog.partitions) as engine:
+        load = engine.load()
+        series = engine.read_all(backlog.count)
+        cores = load.cores()
+        began, figures = engine.consuming(), {}
+        end = series[-1][0]
+        # The half that is in the middle and at the end: compilers have compiled, caches are warm.
+        half = next(at for at, rows, _ in series if rows >= series[-1][1] / 2)
+        full = next(at for at, rows, _ in series if rows >= series[-1][1])
+        spent, spent_half = (engine.meter.cpu_s(at) - engine.cpu_before_s for at in (end, half))
+        figures |= {"events_per_s": round(backlog.count / (end - began)), "steady_per_s": round(backlog.count / 2 / max(full - half, LOOK_SECONDS)),
+                    "cpu_s_per_million": round(spent / backlog.count * 1e6, 2),
+                    "steady_cpu_s_per_million": round((spent - spent_half) / backlog.count * 2e6, 2),
+                    "rss_peak_mb": engine.meter.peak_mb(), "wall_s": round(end - began, 2), "from_start_s": round(end - engine.started, 2)}
+        figures |= engine.check(backlog.count, source.findings if job == TWO else None) | cores
+        return figures | {"command": f"{source.fill}; {engine.command()}"}
 
 
 def memory(scene, options, backend):
-    """Generator to local log. The generator and its JSON are part of the job's process and of its CPU-seconds."""
+    """Generator to local log, all seven detectors. The generator and its JSON are part of the job's process and of its CPU-seconds."""
     data = scene.data()
     begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=BEGINS_SECONDS_AGO)
-    start = data / "generators" / INPUT
+    start = data / "generators" / MEMORY_INPUT
     start.parent.mkdir(parents=True)
     start.write_text(begin.strftime("%Y-%m-%dT%H:%M:%SZ"))
     prepare = scene.text_of(["mkdir", "-p", start.parent]) + f"; date -u -d '2 hours ago' +%FT%TZ > {scene.text_of([start])}; "
-    source = f"sources.{INPUT}"
+    source = f"sources.{MEMORY_INPUT}"
     sets = {f"{source}.paced": "false", f"{source}.count": options.events, f"{source}.rate": options.events / 3600,
             f"{source}.users": USERS, f"{source}.partitions": PARTITIONS, f"{source}.attacks": "6.0",
             f"{source}.duplicates": "0.0", f"{source}.poison": "0.0", "state.backend": f'"{backend}"'}
-    figures = backlog(scene, options, scene.job_command("embedded", data, "--until-end", *set_of(sets)), data)
+    words = [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
+    figures = until_end(scene, options, scene.job_command("embedded", data, "--until-end", *words), data)
     return figures | {"command": prepare + figures["command"]}
 
 
-def kafka(scene, options, delivery, fill):
-    """Avro from Kafka, through the registry's schemas, to Kafka. Every run reads the same backlog, which the command `fill` wrote."""
-    data = scene.data()
-    before = {topic: scene.probe("ends", topic) for topic in OUTPUTS}
-    # A new job on topics that hold an older one's output.
-    sets = {"geo": scene.geo, "sinks.alerts.delivery": f'"{delivery}"', "sinks.alerts.start_over": "true"}
-    figures = backlog(scene, options, scene.job_command("local", data, "--until-end", *set_of(sets)), data)
-    visible = scene.probe("count", ENRICHED, "--from", before[ENRICHED])
-    if visible != figures["rows_expected"]:
-        raise BenchFailed(f"{visible} committed rows in '{ENRICHED}', not {figures['rows_expected']}")
-    return figures | {"rows_visible": visible, "command": f"{fill}; {figures['command']}"}
-
-
-def set_of(settings):
-    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-
-
-def backlog(scene, options, command, data):
-    """Runs the job until it has ended; its figures."""
+def until_end(scene, options, command, data):
+    """Runs the job until it has ended by itself; its figures."""
     load, started = machine.Load(scene.service_pids()), time.monotonic()
     job = Running(command, scene.folder / "job.log", scene.env)
     first, full = watch(job, data, options.events, started)
     code = job.wait(RUN_SECONDS)
     wall = time.monotonic() - started
     cpu = job.usage.ru_utime + job.usage.ru_stime
-    services, others = load.cores(cpu)
+    cores = load.cores()
     counters = status(data)
     scene.drop(data)
     if code != 0:
@@ -63,14 +85,11 @@ def backlog(scene, options, command, data):
     if counters.get("records") != options.events:
         raise BenchFailed(f"the job read {counters.get('records')} records, not {options.events}")
     return {
-        "logins_per_s": round(options.events / wall), "flowing_per_s": round(options.events / max(full - first, STATUS_SECONDS)),
-        "logins_per_cpu_s": round(options.events / cpu), "wall_s": round(wall, 2), "cpu_s": round(cpu, 2),
-        "cpu_user_s": round(job.usage.ru_utime, 2), "cpu_s_per_million": round(cpu / options.events * 1e6, 2),
-        "rss_peak_mb": round(job.usage.ru_maxrss * 1024 / 1e6),
-        "rows_expected": counters["accepted"], "late": counters["late"],
-        "dead_letters": counters["dead_letters"], "raised": counters["raised"], "withdrawn": counters["withdrawn"],
-        "epochs": counters["epoch_opened"], "checkpoints": counters["checkpoints"], "transactions": counters["transactions"],
-        "services_cores": services, "others_cores": others, "command": scene.text_of(command),
+        "events_per_s": round(options.events / wall), "steady_per_s": round(options.events / max(full - first, STATUS_SECONDS)),
+        "cpu_s_per_million": round(cpu / options.events * 1e6, 2), "rss_peak_mb": round(job.usage.ru_maxrss * 1024 / 1e6),
+        "wall_s": round(wall, 2), "late": counters["late"], "dead_letters": counters["dead_letters"],
+        "raised": counters["raised"], "withdrawn": counters["withdrawn"], "epochs": counters["epoch_opened"],
+        "checkpoints": counters["checkpoints"], **cores, "command": scene.text_of(command),
     }
 
 

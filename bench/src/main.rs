@@ -40,7 +40,7 @@ struct Topic {
 enum Verb {
     /// Print the end offset of each partition as a JSON array; an absent topic has none.
     Ends(Topic),
-    /// Count the committed records between these offsets and the end.
+    /// Count the committed records, and their different keys, between these offsets and the end: a JSON object.
     Count {
         #[command(flatten)]
         topic: Topic,
@@ -83,7 +83,7 @@ fn offsets(text: &str) -> Result<Offsets, String> {
 fn run(verb: Verb) -> Result<()> {
     let text = match verb {
         Verb::Ends(topic) => serde_json::to_string(&topics::ends(&topic.brokers, &topic.topic)?)?,
-        Verb::Count { topic, from } => topics::count(&topic.brokers, &topic.topic, &from.0)?.to_string(),
+        Verb::Count { topic, from } => serde_json::to_string(&topics::count(&topic.brokers, &topic.topic, &from.0)?)?,
         Verb::Follow { topic, out } => follow::follow(&topic.brokers, &topic.topic, &out)?.to_string(),
         Verb::Latency { topic, from, arrivals, warm_up_ms } => {
             let made = latency::produced(&topic.brokers, &topic.topic, &from.0)?;

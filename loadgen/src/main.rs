@@ -89,6 +89,9 @@ struct Logins {
     /// How many people log in.
     #[arg(long, default_value_t = 10_000)]
     users: u64,
+    /// The number of the first of them; with another one, other people.
+    #[arg(long, default_value_t = 0)]
+    first_user: u64,
     /// Partitions of the stream.
     #[arg(long, default_value_t = 4)]
     partitions: u32,
@@ -122,6 +125,9 @@ struct Logins {
     /// Share of all records that are of one user.
     #[arg(long, default_value_t = 0.0)]
     skew: f64,
+    /// Users take turns: as many records as users hold each of them once.
+    #[arg(long)]
+    in_turn: bool,
     /// How many times the usual rate the first 3 s of each minute have.
     #[arg(long, default_value_t = 1.0)]
     burst: f64,
@@ -162,6 +168,7 @@ impl Logins {
         Settings {
             seed: self.seed,
             users: self.users,
+            first_user: self.first_user,
             partitions: self.partitions,
             rate,
             count,
@@ -172,6 +179,7 @@ impl Logins {
             duplicates: self.duplicates,
             poison: self.poison,
             skew: self.skew,
+            in_turn: self.in_turn,
             burst: self.burst,
             old_writers: self.old_writers,
             attacks: self.attacks,

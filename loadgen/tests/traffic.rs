@@ -24,6 +24,18 @@ fn partitions(traffic: &Traffic) -> BTreeMap<u32, Vec<Login>> {
     partitions
 }
 
+#[test]
+fn in_turn_each_user_logs_in_once() {
+    let settings =
+        Settings { attacks: 0.0, duplicates: 0.0, users: 2000, count: Some(2000), in_turn: true, ..settings(3) };
+    let traffic = Traffic::new(settings).unwrap();
+    for records in partitions(&traffic).values() {
+        let users: BTreeSet<&str> = records.iter().map(|login| login.key.as_str()).collect();
+        // Where a partition's share is no whole number, one user may be missing or come twice.
+        assert!(users.len() + 1 >= records.len(), "{} users in {} records", users.len(), records.len());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

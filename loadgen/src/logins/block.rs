@@ -31,7 +31,7 @@ pub(super) fn make(traffic: &Traffic, partition: u32, block: u64) -> Vec<Login> 
         while let Some((id, attempt)) = attempts.next_if(|(_, attempt)| attempt.at_us < due_us) {
             logins.push(attack(traffic, id, &attempt));
         }
-        logins.push(one(traffic, partition, due_us, &mut before, &mut dice));
+        logins.push(one(traffic, (partition, first + n), due_us, &mut before, &mut dice));
     }
     logins.extend(attempts.map(|(id, attempt)| attack(traffic, id, &attempt)));
     logins
@@ -70,8 +70,9 @@ fn event(user: u32, time: Micros, ip: String, device: Device, success: Option<bo
     LoginEvent { user_id: habits::name(user), timestamp, ip, device, platform, user_agent, success }
 }
 
-/// An ordinary record: a login, one that is sent again, or one for the dead letters.
-fn one(traffic: &Traffic, partition: u32, due_us: u64, before: &mut Option<LoginEvent>, dice: &mut Dice) -> Login {
+/// An ordinary record: a login, one that is sent again, or one for the dead letters. `place`: its partition, and which one it is
+/// there.
+fn one(traffic: &Traffic, place: (u32, u64), due_us: u64, before: &mut Option<LoginEvent>, dice: &mut Dice) -> Login {
     let settings = &traffic.settings;
     if let Some(event) = before.take_if(|_| dice.chance(settings.duplicates)) {
         let time = Micros::parse(&event.timestamp).expect("we wrote it");
@@ -86,7 +87,7 @@ fn one(traffic: &Traffic, partition: u32, due_us: u64, before: &mut Option<Login
         0
     };
     let time = due.plus(-(behind as i64));
-    let (user, city) = choose(traffic, partition, time, dice);
+    let (user, city) = choose(traffic, place, time, dice);
     let device = habits::device(settings.seed, user, time, dice);
     let ip = habits::address(settings.seed, user, city, dice);
     let failed = dice.chance(MISTYPED);
@@ -100,13 +101,18 @@ fn one(traffic: &Traffic, partition: u32, due_us: u64, before: &mut Option<Login
     Login { due_us, time, key, body: Body::Event(event), campaign: None }
 }
 
-/// Who logs in: the hot user by their share, else a member of the partition, the first ones far more often than the
-/// last (rank = members * u * u), who is awake and not on a flight.
-fn choose(traffic: &Traffic, partition: u32, time: Micros, dice: &mut Dice) -> (u32, usize) {
+/// Who logs in: the hot user by their share, else a member of the partition: who is next, or the first ones far more often than
+/// the last (rank = members * u * u), who is awake and not on a flight.
+fn choose(traffic: &Traffic, (partition, number): (u32, u64), time: Micros, dice: &mut Dice) -> (u32, usize) {
     let (seed, members) = (traffic.settings.seed, &traffic.members[partition as usize]);
-    let is_hot = partition == partition_of(&habits::name(habits::HOT), traffic.settings.partitions);
+    let hot = traffic.settings.user(0);
+    let is_hot = partition == partition_of(&habits::name(hot), traffic.settings.partitions);
     if is_hot && dice.chance(traffic.hot_share) {
-        return (habits::HOT, habits::home(seed, habits::HOT));
+        return (hot, habits::home(seed, hot));
+    }
+    if traffic.settings.in_turn {
+        let user = members[(number % members.len() as u64) as usize];
+        return (user, habits::city(seed, user, time).unwrap_or_else(|| habits::home(seed, user)));
     }
     let mut user = members[0];
     for _ in 0..REDRAWS {

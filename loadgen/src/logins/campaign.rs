@@ -131,7 +131,7 @@ pub(super) fn campaign(traffic: &Traffic, id: u64) -> Option<Campaign> {
     let (kind, start, mut dice) = outline(settings, id);
     let dice = &mut dice;
     let seed = settings.seed;
-    let victim = dice.below(settings.users) as u32;
+    let victim = settings.user(dice.below(settings.users));
     let ip = geography::attacker(dice);
     let tool = *dice.pick(&TOOLS);
     let time = |at_us: u64| settings.start.plus(at_us as i64);
@@ -152,7 +152,7 @@ pub(super) fn campaign(traffic: &Traffic, id: u64) -> Option<Campaign> {
             let count = dice.between(14, 24).min(settings.users);
             let one = |n| Attempt {
                 at_us: start + n * 7 * SECOND as u64 / count,
-                user: ((first + n) % settings.users) as u32,
+                user: settings.user((first + n) % settings.users),
                 ip: ip.clone(),
                 device: tool,
                 success: dice.chance(0.05),

@@ -8,9 +8,6 @@ use crate::geography::{self, CITIES, CityId};
 use dataflow_core::Micros;
 use dataflow_core::time::{DAY, HOUR};
 
-/// The user who has the share `skew`.
-pub(super) const HOT: u32 = 0;
-
 const TAG_HOME: u64 = 1;
 const TAG_TRIP: u64 = 2;
 const TAG_DEVICE: u64 = 3;

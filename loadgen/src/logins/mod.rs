@@ -54,10 +54,10 @@ impl Traffic {
     pub fn new(settings: Settings) -> Result<Traffic> {
         settings.check()?;
         let mut members = vec![Vec::new(); settings.partitions as usize];
-        for user in 0..settings.users as u32 {
+        for user in (0..settings.users).map(|number| settings.user(number)) {
             members[partition_of(&habits::name(user), settings.partitions) as usize].push(user);
         }
-        let hot = partition_of(&habits::name(habits::HOT), settings.partitions) as usize;
+        let hot = partition_of(&habits::name(settings.user(0)), settings.partitions) as usize;
         let weight = |(index, users): (usize, &Vec<u32>)| {
             let even = users.len() as f64 / settings.users as f64 * (1.0 - settings.skew);
             if index == hot { even + settings.skew } else { even }

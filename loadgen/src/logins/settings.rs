@@ -5,7 +5,7 @@ use dataflow_core::{Error, Micros, Result};
 use serde::{Deserialize, Serialize};
 
 /// Users are held as a list of 4 bytes each.
-pub const USERS_MAX: u64 = 10_000_000;
+pub const USERS_MAX: u64 = 50_000_000;
 /// Partitions: more than a topic sensibly has.
 const PARTITIONS_MAX: u32 = 4096;
 /// Records a second of event time: above it, neighbours would share a microsecond.
@@ -23,6 +23,8 @@ pub struct Settings {
     pub seed: u64,
     /// How many people log in.
     pub users: u64,
+    /// The number of the first of them: with another one, other people, whom nobody has seen before.
+    pub first_user: u64,
     /// Partitions of the stream.
     pub partitions: u32,
     /// Records per second of event time, all partitions together.
@@ -43,6 +45,9 @@ pub struct Settings {
     pub poison: f64,
     /// Share of all records that are of one user.
     pub skew: f64,
+    /// The users of a partition take turns, so that as many records as users hold each of them once; else some log in far more
+    /// often than others, and only those who are awake.
+    pub in_turn: bool,
     /// How many times the usual rate the first three seconds of a minute have; 1 for an even rate.
     pub burst: f64,
     /// Share of successful logins from writers of the first schema version, which has no `success`.
@@ -58,6 +63,7 @@ impl Default for Settings {
         Settings {
             seed: 1,
             users: 10_000,
+            first_user: 0,
             partitions: 4,
             rate: 1000.0,
             count: None,
@@ -69,6 +75,7 @@ impl Default for Settings {
             duplicates: 0.002,
             poison: 0.0005,
             skew: 0.0,
+            in_turn: false,
             burst: 1.0,
             old_writers: 0.2,
             attacks: 6.0,
@@ -78,6 +85,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// One of the users, by a number below `users`. The first is the one who has the share `skew`.
+    pub(super) fn user(&self, number: u64) -> u32 {
+        (self.first_user + number) as u32
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let within = |name: &str, value: f64, low: f64, high: f64| {
             if value >= low && value <= high {
@@ -86,6 +98,7 @@ impl Settings {
             Err(Error::user(format!("generate logins with '{name}' = {value}")).hint(format!("from {low} to {high}")))
         };
         within("users", self.users as f64, 1.0, USERS_MAX as f64)?;
+        within("first_user", self.first_user as f64, 0.0, USERS_MAX as f64)?;
         within("partitions", f64::from(self.partitions), 1.0, f64::from(PARTITIONS_MAX))?;
         within("rate", self.rate, 1e-6, RATE_MAX)?;
         within("burst", self.burst, 1.0, BURST_MAX)?;
