@@ -171,7 +171,8 @@ struct Public(tempfile::TempDir);
 
 impl Public {
     fn new() -> Public {
-        let folder = tempfile::tempdir().unwrap();
+        // Not where temporary files of this user lie: that may be closed to others.
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_login_anomalies"), folder.path().join("program")).unwrap();
         Public(folder)
