@@ -176,16 +176,24 @@ fn another_lineage_is_refused_unless_told() {
 #[test]
 #[ignore = "needs a broker: make e2e"]
 fn a_row_that_can_not_be_sent_is_an_error() {
-    let job = Job::new();
-    let (mut sink, _) = job.open(1, 5);
-    let large = "x".repeat(3 << 20);
-    let error = sink.commit(&[epoch(1, vec![row(0, 0, "small"), row(0, 0, &large)])]).unwrap_err();
-    assert_eq!(error.fault, Fault::User);
-    assert!(error.to_string().contains("3145728 bytes"), "{error}");
-    // Nothing is sent after an error.
-    assert_eq!(sink.commit(&[one(2)]).unwrap_err().fault, Fault::Us);
-    assert_eq!(job.rows(0, "read_committed")[0], Vec::<String>::new());
-    assert_eq!(job.marker().epoch, 0);
+    // More than the client sends; and more than a topic takes that was there before, which only the broker knows.
+    for (bytes, is_there, said) in
+        [(98 << 20, false, "102760448 bytes"), (3 << 20, true, "'max.message.bytes' of the topic")]
+    {
+        let job = Job::new();
+        if is_there {
+            broker::create(&job.topics[0], 3, &[("max.message.bytes", "1048588")]);
+        }
+        let (mut sink, _) = job.open(1, 5);
+        let large = "x".repeat(bytes);
+        let error = sink.commit(&[epoch(1, vec![row(0, 0, "small"), row(0, 0, &large)])]).unwrap_err();
+        assert_eq!(error.fault, Fault::User, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+        // Nothing is sent after an error.
+        assert_eq!(sink.commit(&[one(2)]).unwrap_err().fault, Fault::Us);
+        assert_eq!(job.rows(0, "read_committed")[0], Vec::<String>::new());
+        assert_eq!(job.marker().epoch, 0);
+    }
 }
 
 #[test]
