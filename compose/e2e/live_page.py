@@ -176,8 +176,10 @@ class Browser:
         check(self.page.get_by_role("tab", selected=True).inner_text().startswith("Findings"), "key 2 did not open the findings")
         self.page.locator("#view-findings button.row").first.wait_for()
         until(SECONDS, "the timeline has marks", lambda: self.page.locator("#view-findings .mark").count() > 0)
+        # A lane comes with its first finding, and the first attack of a kind may be some seconds away.
         for name in DETECTORS:
-            check(self.page.locator("#view-findings .timeline").get_by_text(name.replace("_", " "), exact=True).count() == 1, f"there is no lane for {name}")
+            lane = self.page.locator("#view-findings .timeline").get_by_text(name.replace("_", " "), exact=True)
+            until(SECONDS, f"there is a lane for {name}", lambda lane=lane: lane.count() == 1)
         self.page.get_by_role("button", name=re.compile("^brute force [0-9]")).click()
         self.page.keyboard.press("p")  # still, so that the list does not move under the keys
         self.page.keyboard.press("j")
