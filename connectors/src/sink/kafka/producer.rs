@@ -83,6 +83,9 @@ impl Producer {
                 HandedOver::All => return Ok(()),
                 HandedOver::QueueIsFull => self.flush()?,
                 HandedOver::Refused(code, size) => {
+                    // After a record that failed the client takes no more: then that one is the cause.
+                    self.take_events();
+                    self.reported()?;
                     let what = format!("sending a record of {size} bytes with producer '{}'", self.name);
                     return Err(refused(what, KafkaError::MessageProduction(code)));
                 }
@@ -90,7 +93,10 @@ impl Producer {
         }
     }
 
-    /// Has everything sent at once, whatever may linger, and waits until it is acknowledged or reported as failed.
+    /// Has everything sent at once, whatever may linger, and waits until it is acknowledged.
+    ///
+    /// # Errors
+    /// When a record is reported as failed, or nothing is said for too long.
     fn flush(&mut self) -> Result<()> {
         // librdkafka reports every record within `message.timeout.ms`, which is this timeout; the second half is slack.
         let turns_max = 2 * self.timeout.as_millis() / TURN_MS as u128;
@@ -98,11 +104,18 @@ impl Producer {
             // SAFETY: the client lives.
             let code = unsafe { rd_kafka_flush(self.producer.client().native_ptr(), TURN_MS) };
             self.take_events();
+            self.reported()?;
             if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Ok(());
             }
         }
         Err(Error::outside(format!("waiting until every record of producer '{}' is acknowledged", self.name)).retry())
+    }
+
+    /// The first record that was reported as failed, as an error.
+    fn reported(&mut self) -> Result<()> {
+        let failure = self.failure.take().map(|e| refused(format!("sending records with producer '{}'", self.name), e));
+        failure.map_or(Ok(()), Err)
     }
 
     /// Takes what the client has reported by now.
@@ -135,11 +148,7 @@ impl TransactionalProducer for Producer {
             }
         }
         self.hand_over(&mut batches)?;
-        self.flush()?;
-        match self.failure.take() {
-            Some(error) => Err(refused(format!("sending records with producer '{}'", self.name), error)),
-            None => Ok(()),
-        }
+        self.flush()
     }
 
     fn commit(&mut self) -> Result<()> {
