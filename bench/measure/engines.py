@@ -97,7 +97,7 @@ class Engine:
             self.verb(*self.words)
             self.roots = [int(pid) for pid in self.verb("pids").split()]
             self.cpu_before_s = float(self.verb("base"))
-            self.meter = machine.Meter(self.roots)
+            self.meter = machine.Meter(self.scene.service_pids(), self.roots)
         except BaseException:
             self.__exit__()
             raise
@@ -120,9 +120,6 @@ class Engine:
 
     def pids(self):
         return [pid for pid in machine.tree(self.roots) if pid not in self.roots]
-
-    def load(self):
-        return machine.Load(self.scene.service_pids(), self.roots)
 
     def read_all(self, count, seen=0):
         """Waits until at least `count` rows beyond `seen` are visible and nothing more comes. The moments at which something new was visible,

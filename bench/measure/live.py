@@ -55,9 +55,9 @@ def at_rate(scene, options, engine, topic, rate, output, shape):
     feeder, feed = scene.feed(topic, rate, *shape)
     try:
         time.sleep(RAMP_SECONDS)
-        load, started = engine.load(), time.time()
+        started = time.time()
         time.sleep(options.seconds)
-        cores, ended = load.cores(), time.time()
+        ended = time.time()
         for one, what in ((feeder, "the producer"), (probe, "the reader")):
             one.is_alive(what)
         feeder.kill()
@@ -66,9 +66,9 @@ def at_rate(scene, options, engine, topic, rate, output, shape):
     finally:
         feeder.kill()
         probe.kill()
-    cpu = engine.meter.cpu_s(ended) - engine.meter.cpu_s(started)
     compared = compare(scene, topic, before, arrivals, output == engine.anomalies, engine.job == ALL, RAMP_SECONDS * 1000)
-    return compared | {"cores": round(cpu / (ended - started), 3), "rss_peak_mb": engine.meter.peak_mb()} | cores, feed
+    return compared | {"cores": round(engine.meter.cores(started, ended), 3), "rss_peak_mb": engine.meter.peak_mb()} | engine.meter.others(
+        started, ended), feed
 
 
 def compare(scene, topic, before, arrivals, of_findings, many_a_login, warm_up_ms=0):
@@ -102,8 +102,8 @@ def idle(scene, options, name):
     with flow(scene, name, ALL if ALL in IMPLEMENTATIONS[name].jobs else TWO, backlog=backlog) as (engine, _, commands):
         engine.read_all(FEW)
         time.sleep(IDLE_AFTER_SECONDS)
-        load, started = engine.load(), time.time()
+        started = time.time()
         time.sleep(options.seconds)
-        cores, ended = load.cores(), time.time()
-        spent = engine.meter.cpu_s(ended) - engine.meter.cpu_s(started)
-        return {"cores": round(spent / (ended - started), 4), "rss_peak_mb": engine.meter.peak_mb()} | cores | {"command": "; ".join(commands)}
+        ended = time.time()
+        figures = {"cores": round(engine.meter.cores(started, ended), 4), "rss_peak_mb": engine.meter.peak_mb()}
+        return figures | engine.meter.others(started, ended) | {"command": "; ".join(commands)}

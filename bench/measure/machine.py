@@ -1,6 +1,7 @@
 """What processes and the machine spent: CPU-seconds and memory, of whole process trees, from /proc."""
 
 import bisect
+import collections
 import os
 import threading
 import time
@@ -19,16 +20,22 @@ def _stat(pid):
         return None
 
 
-def tree(roots):
-    """The processes of these trees."""
-    children = {}
+def children():
+    """The processes that there are, by their parent."""
+    found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         if fields := _stat(name):
-            children.setdefault(int(fields[1]), []).append(int(name))
+            found.setdefault(int(fields[1]), []).append(int(name))
+    return found
+
+
+def tree(roots, by_parent=None):
+    """The processes of these trees."""
+    by_parent = children() if by_parent is None else by_parent
     found, left = [], list(roots)
     while left:
         found.append(left.pop())
-        left += children.get(found[-1], [])
+        left += by_parent.get(found[-1], [])
     return found
 
 
@@ -57,36 +64,25 @@ def busy():
     return (user + nice + system + irq + softirq + steal) / HZ
 
 
-class Load:
-    """What the services, and everything that is no part of the run, take from the machine from now on. `engine`: the roots of the trees
-    under measurement; this process and what it starts belong to the run as well."""
-
-    def __init__(self, services, engine=()):
-        self.services, self.run = list(services), [os.getpid(), *engine]
-        self.start = self._now()
-
-    def _now(self):
-        return time.monotonic(), busy(), cpu_s(tree(self.services)), cpu_s(tree(self.run))
-
-    def cores(self):
-        seconds, everything, services, run = (now - start for now, start in zip(self._now(), self.start, strict=True))
-        return {"services_cores": round(services / seconds, 2), "others_cores": round(max(0.0, everything - services - run) / seconds, 2)}
+# At a moment in seconds since 1970: what the measured trees have spent and hold; what all of the machine, the services and the whole run have
+# spent.
+Sample = collections.namedtuple("Sample", "at engine_s rss_mb busy_s services_s run_s")
 
 
 class Meter(threading.Thread):
-    """Samples CPU-seconds and memory of process trees until it is stopped."""
+    """Samples the process trees under measurement, the services, and the machine, until it is stopped. This process and what it starts belong
+    to the run as well."""
 
-    def __init__(self, roots):
+    def __init__(self, services, roots=()):
         super().__init__(daemon=True)
-        self.roots, self.times, self.spent_s, self.rss_mb, self.ended = list(roots), [], [], [], threading.Event()
+        self.services, self.roots, self.samples, self.ended = list(services), list(roots), [], threading.Event()
         self._sample()
         self.start()
 
     def _sample(self):
-        pids = tree(self.roots)
-        self.spent_s.append(cpu_s(pids))
-        self.rss_mb.append(rss_mb(pids))
-        self.times.append(time.time())
+        by_parent = children()
+        engine, services, run = (tree(roots, by_parent) for roots in (self.roots, self.services, [os.getpid(), *self.roots]))
+        self.samples.append(Sample(time.time(), cpu_s(engine), rss_mb(engine), busy(), cpu_s(services), cpu_s(run)))
 
     def run(self):
         while not self.ended.wait(SAMPLE_SECONDS):
@@ -97,9 +93,27 @@ class Meter(threading.Thread):
         self.join()
         self._sample()
 
-    def cpu_s(self, at):
-        """CPU-seconds spent up to a moment: of the first sample after it."""
-        return self.spent_s[min(bisect.bisect_left(self.times, at), len(self.times) - 1)]
+    def _at(self, moment):
+        """The first sample from that moment on."""
+        samples = self.samples[:]
+        return samples[min(bisect.bisect_left(samples, moment, key=lambda sample: sample.at), len(samples) - 1)]
+
+    def cpu_s(self, moment):
+        """CPU-seconds that the measured trees have spent up to a moment."""
+        return self._at(moment).engine_s
+
+    def cores(self, start, end):
+        """Cores that they used between two moments."""
+        start, end = self._at(start), self._at(end)
+        return (end.engine_s - start.engine_s) / max(end.at - start.at, SAMPLE_SECONDS)
+
+    def others(self, start, end):
+        """Cores of the services, and of everything that is no part of the run."""
+        start, end = self._at(start), self._at(end)
+        seconds = max(end.at - start.at, SAMPLE_SECONDS)
+        services = end.services_s - start.services_s
+        others = (end.busy_s - start.busy_s) - services - (end.run_s - start.run_s)
+        return {"services_cores": round(services / seconds, 2), "others_cores": round(max(0.0, others) / seconds, 2)}
 
     def peak_mb(self):
-        return round(max(self.rss_mb))
+        return round(max(sample.rss_mb for sample in self.samples))

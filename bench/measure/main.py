@@ -4,6 +4,7 @@ import argparse
 import datetime
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -118,7 +119,7 @@ def attempt(options, what, run):
     try:
         return run()
     except FAILURES as failure:
-        options.failures.append(f"{what}: {failure}")
+        options.failures.append(f"{what}: {str(failure) or type(failure).__name__}")
         say(f"FAILED, {options.failures[-1]}")
         return None
 
@@ -184,6 +185,8 @@ def harness():
 def main():
     if sys.argv[1:] == ["harness"]:
         return harness()
+    # Whoever ends it this way wants the services ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = parse()
     install(options)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-bench-"))
@@ -193,6 +196,7 @@ def main():
         with Scene(folder, with_services=set(options.cases) != {"memory"}) as scene:
             for case in options.cases:
                 attempt(options, f"case {case}", lambda case=case: CASES[case](scene, options, results))
+                scene.keeps_logs = bool(options.failures)
     except FAILURES as failure:
         options.failures.append(f"the run: {failure}")
         say(f"FAILED, {options.failures[-1]}")

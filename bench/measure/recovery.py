@@ -40,12 +40,10 @@ def killed(scene, engine, topic, rng, count):
     try:
         for _ in range(count):
             time.sleep(rng.uniform(*KILL_AFTER_SECONDS))
-            load = engine.load()
-            moments.append([time.time_ns() // 1_000, load])
+            moments.append(time.time())
             engine.verb("crash")
             wait_for_output(scene, engine)
             time.sleep(CALM_SECONDS)
-            moments[-1][1] = load.cores()
         feeder.is_alive("the producer")
         feeder.kill()
         settle(scene, engine, topic)
@@ -57,11 +55,12 @@ def killed(scene, engine, topic, rng, count):
     times = read(arrivals)
     rss = engine.meter.peak_mb()
     figures = []
-    for killed_us, cores in moments:
+    for moment in moments:
+        killed_us = int(moment * 1e6)
         back_us = [longest_gap(of_partition, killed_us)[1] for of_partition in times.values()]
         first_us = longest_gap(sorted(at for of_partition in times.values() for at in of_partition), killed_us)[1]
         figures.append({"back_s": round((first_us - killed_us) / 1e6, 2), "all_back_s": round((max(back_us) - killed_us) / 1e6, 2),
-                        "state_mb": state_mb, "rss_peak_mb": rss} | cores)
+                        "state_mb": state_mb, "rss_peak_mb": rss} | engine.meter.others(moment, moment + CALM_SECONDS))
     return figures, feed
 
 

@@ -61,6 +61,8 @@ class Scene:
         self.env = dict(os.environ)
         self.geo = self.folder / "ip_geo.csv"
         self.made = 0
+        # Set when something went wrong: what the services wrote then stays.
+        self.keeps_logs = False
 
     def __enter__(self):
         subprocess.run([BIN / "loadgen", "geo", "--out", self.geo], check=True)
@@ -72,7 +74,7 @@ class Scene:
 
     def __exit__(self, kind, *_):
         if self.services:
-            self.services.__exit__(kind)
+            self.services.__exit__(kind or (BenchFailed if self.keeps_logs else None))
 
     def text_of(self, command):
         """A command as it can be typed in a checkout, with $RUN for the folder, and the services' addresses by their variables."""

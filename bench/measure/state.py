@@ -116,8 +116,7 @@ def run(scene, options, users):
             metrics.stop()
         for name in ("back_s", "all_back_s"):
             figures[name] = round(statistics.median(one[name] for one in back), 2)
-        return figures | {"rss_peak_mb": engine.meter.peak_mb(), "services_cores": back[-1]["services_cores"],
-                          "others_cores": back[-1]["others_cores"], "command": "; ".join(commands)}
+        return figures | {"rss_peak_mb": engine.meter.peak_mb(), "command": "; ".join(commands)}
 
 
 @contextlib.contextmanager
@@ -153,7 +152,7 @@ def again(scene, options, engine, topic, users, metrics):
         raise BenchFailed("all was read while it was written; say a greater --again")
     taken, spent = checkpoints(looks), engine.meter.cpu_s(looks[-1].at) - engine.meter.cpu_s(looks[0].at)
     figures = {"events_per_s": round(records / (looks[-1].at - looks[0].at)), "cpu_s_per_million": round(spent / records * 1e6, 2),
-               "checkpoints": len(taken)}
+               "checkpoints": len(taken)} | engine.meter.others(looks[0].at, looks[-1].at)
     if taken:
         figures |= {"checkpoint_s": round(statistics.median(one.seconds for one in taken), 2),
                     "cut_max_ms": round(max(one.cut_seconds for one in taken) * 1000, 1)}

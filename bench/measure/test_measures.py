@@ -50,13 +50,15 @@ class MeasuresTest(unittest.TestCase):
         burn = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
         parent = subprocess.Popen([sys.executable, "-c", f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', '''{burn}''']); time.sleep(30)"])
         try:
-            meter, deadline = machine.Meter([parent.pid]), time.monotonic() + 20
-            while meter.spent_s[-1] < 0.3 and time.monotonic() < deadline:
+            meter, deadline = machine.Meter([], [parent.pid]), time.monotonic() + 20
+            while meter.samples[-1].engine_s < 0.3 and time.monotonic() < deadline:
                 time.sleep(0.05)
             self.assertIn(parent.pid, machine.tree([os.getpid()]))
             meter.stop()
             self.assertGreaterEqual(meter.cpu_s(time.time()), 0.3)
             self.assertGreater(meter.peak_mb(), 1)
+            self.assertGreater(meter.cores(0, time.time()), 0)
+            self.assertEqual(set(meter.others(0, time.time())), {"services_cores", "others_cores"})
         finally:
             parent.kill()
             parent.wait()

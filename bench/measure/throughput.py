@@ -35,9 +35,7 @@ def kafka(scene, source, name, job, guarantee):
     """One run of one implementation over the backlog."""
     backlog = source.backlog
     with Engine(scene, name, job, guarantee, source.topic, backlog.partitions) as engine:
-        load = engine.load()
         series = engine.read_all(backlog.count)
-        cores = load.cores()
         began, figures = engine.consuming(), {}
         end = series[-1][0]
         # The half that is in the middle and at the end: compilers have compiled, caches are warm.
@@ -48,7 +46,7 @@ def kafka(scene, source, name, job, guarantee):
                     "cpu_s_per_million": round(spent / backlog.count * 1e6, 2),
                     "steady_cpu_s_per_million": round((spent - spent_half) / backlog.count * 2e6, 2),
                     "rss_peak_mb": engine.meter.peak_mb(), "wall_s": round(end - began, 2), "from_start_s": round(end - engine.started, 2)}
-        figures |= engine.check(backlog.count, source.findings if job == TWO else None) | cores
+        figures |= engine.check(backlog.count, source.findings if job == TWO else None) | engine.meter.others(began, end)
         return figures | {"command": f"{source.fill}; {engine.command()}"}
 
 
@@ -71,13 +69,13 @@ def memory(scene, options, backend):
 
 def until_end(scene, options, command, data):
     """Runs the job until it has ended by itself; its figures."""
-    load, started = machine.Load(scene.service_pids()), time.monotonic()
+    meter, started, began = machine.Meter(scene.service_pids()), time.monotonic(), time.time()
     job = Running(command, scene.folder / "job.log", scene.env)
     first, full = watch(job, data, options.events, started)
     code = job.wait(RUN_SECONDS)
     wall = time.monotonic() - started
     cpu = job.usage.ru_utime + job.usage.ru_stime
-    cores = load.cores()
+    meter.stop()
     counters = status(data)
     scene.drop(data)
     if code != 0:
@@ -89,7 +87,7 @@ def until_end(scene, options, command, data):
         "cpu_s_per_million": round(cpu / options.events * 1e6, 2), "rss_peak_mb": round(job.usage.ru_maxrss * 1024 / 1e6),
         "wall_s": round(wall, 2), "late": counters["late"], "dead_letters": counters["dead_letters"],
         "raised": counters["raised"], "withdrawn": counters["withdrawn"], "epochs": counters["epoch_opened"],
-        "checkpoints": counters["checkpoints"], **cores, "command": scene.text_of(command),
+        "checkpoints": counters["checkpoints"], **meter.others(began, time.time()), "command": scene.text_of(command),
     }
 
 
