@@ -1,7 +1,7 @@
 //! Hands records to a producer's client, those of a partition in one call, through librdkafka's C interface.
 //!
 //! Why not rdkafka's `send`: for each record it looks the topic up by name, builds variadic arguments, and asks whether the
-//! partition is part of the transaction; in a commit of thousands of rows that was a third of the sink's CPU time.
+//! partition is part of the transaction.
 //!
 //! A client that may have only one request of a partition under way (an idempotent one: librdkafka 2.12 counts its records where it
 //! means requests) turns without a pause while further records of the partition wait. So no more is handed over at once than one request
