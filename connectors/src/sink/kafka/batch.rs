@@ -18,7 +18,6 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// The topics of a client that were written to, by name.
@@ -58,12 +57,11 @@ impl Drop for Topics {
 /// Records by partition, not handed over yet.
 #[derive(Default)]
 pub(super) struct Batches<'a> {
-    /// In the order in which topics came first; records of a topic mostly follow each other.
+    /// In the order in which topics came first; records of a topic mostly follow each other. The names stand for the rows' lifetime.
     by_topic: Vec<(&'a str, BTreeMap<i32, Batch>)>,
     /// The rank of the last record's topic.
     last: usize,
     is_full: bool,
-    rows: PhantomData<&'a [u8]>,
 }
 
 /// Records of one partition; those before `taken` are the client's.
