@@ -11,8 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 /// Bytes that one partition may have fetched and not yet read, in KiB: bounds memory at partitions x this, and is enough
-/// for 20 ms of 100 MB/s; in the client a small record takes three times its bytes.
-pub const QUEUED_KB_MAX_DEFAULT: u32 = 2 * 1024;
+/// for 10 ms of 100 MB/s; in the client a small record takes three times its bytes.
+pub const QUEUED_KB_MAX_DEFAULT: u32 = 1024;
 
 /// The largest message that a producer sends and a created topic takes: the row of the largest record that is decoded
 /// ([`RECORD_BYTES_MAX`](crate::decode::RECORD_BYTES_MAX)), whose every byte JSON may write as six, in the key and in the value; and a

@@ -14,6 +14,7 @@
 //! [`dataflow_core::Task`] behind a [`link::Link`]; worker threads never wait. A failure anywhere ends the
 //! generation through [`control::Control::fail`]: timely is fail-stop and is used so (DESIGN section 8).
 
+mod alarm;
 pub mod binder;
 pub mod checkpoint;
 pub mod checkpoint_writer;

@@ -4,6 +4,7 @@
 //! given back to the operator, which tries again when a reply wakes it.
 
 use dataflow_core::{Mailbox, Spawner, Task, TaskState, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The operator's end.
@@ -57,6 +58,26 @@ pub(crate) fn waker(activator: timely::scheduling::SyncActivator) -> Waker {
     })
 }
 
+/// Stands before a waker: shut, nobody is woken. Who shuts it runs again by itself, and looks for news after opening it.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    /// The waker behind this gate.
+    pub(crate) fn before(&self, waker: Waker) -> Waker {
+        let is_open = self.0.clone();
+        Waker::new(move || {
+            if is_open.load(Ordering::SeqCst) {
+                waker.wake();
+            }
+        })
+    }
+
+    pub(crate) fn set(&self, is_open: bool) {
+        self.0.store(is_open, Ordering::SeqCst);
+    }
+}
+
 /// The task's way back to the operator.
 pub struct Replies<R> {
     mailbox: Mailbox<R>,
@@ -82,5 +103,23 @@ struct Server<Q, R, F> {
 impl<Q: Send, R: Send, F: FnMut(Vec<Q>, &Replies<R>) -> TaskState + Send> Task for Server<Q, R, F> {
     fn run(&mut self) -> TaskState {
         (self.serve)(self.requests.drain(), &self.replies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn a_shut_gate_wakes_nobody() {
+        let woken = Arc::new(AtomicU32::new(0));
+        let (gate, counter) = (Gate::default(), woken.clone());
+        let waker = gate.before(Waker::new(move || drop(counter.fetch_add(1, Ordering::SeqCst))));
+        for is_open in [false, true, false] {
+            gate.set(is_open);
+            waker.wake();
+        }
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
     }
 }

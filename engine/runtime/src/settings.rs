@@ -56,8 +56,8 @@ impl Default for RuntimeSettings {
             tick_min_ms: 5,
             tick_max_ms: 100,
             tick_idle_ms: 1_000,
-            // With the two below: what is under way in a backlog of small records stays below some 100 MB.
-            epoch_max_records: 16_384,
+            // With the two below and `staged_bytes_max`: what is under way in a backlog of small records stays below some 50 MB.
+            epoch_max_records: 8_192,
             epoch_max_bytes: 32 << 20,
             open_epochs_max: 8,
             lateness_ms: 5_000,
@@ -66,7 +66,7 @@ impl Default for RuntimeSettings {
             max_drift_ms: 60_000,
             checkpoint_interval_ms: 10_000,
             checkpoints_kept: 3,
-            staged_bytes_max: 32 << 20,
+            staged_bytes_max: 8 << 20,
             bindings_segment_bytes: 64 << 20,
             bindings_retain_bytes: 10 << 30,
             bindings_retain_hours: 30 * 24,

@@ -7,9 +7,10 @@
 //! It decides the dead letters, which need nothing but the record and its epoch's clock (SEMANTICS "Login records", the first
 //! four rows); lateness needs the watermark and is decided by [`crate::time`].
 
+use crate::alarm::Alarm;
 use crate::control::Control;
 use crate::facts::{Bound, SourceFacts, Tick};
-use crate::link::waker;
+use crate::link::{Gate, waker};
 use crate::measures::partitions::PartitionMeasure;
 use crate::plan::Plan;
 use dataflow_core::planted::{Bug, is_planted};
@@ -61,9 +62,9 @@ where
     let (mut records, mut dead, mut facts) =
         (OutputBuilder::from(records), OutputBuilder::from(dead), OutputBuilder::from(facts));
     let address = builder.operator_info().address;
-    let activator = scope.activator_for(address.clone());
-    let sync = scope.worker().sync_activator_for(address.to_vec());
-    let wake = waker(sync);
+    let mut alarm = Alarm::new(scope, &address);
+    let gate = Gate::default();
+    let wake = gate.before(waker(scope.worker().sync_activator_for(address.to_vec())));
     let plan = plan.clone();
     let mut share = match Share::open(&plan, id, worker, peers, decoder, wake) {
         Ok(share) => Some(share),
@@ -91,6 +92,7 @@ where
             let mut budget = ACTIVATION_RECORDS_MAX;
             while let Some((tick, held)) = ticks.front() {
                 let closing = ticks.len() > 1 || frontiers[0].is_empty();
+                gate.set(true);
                 let read = share.read(tick, closing, &mut budget, &mut taken, &mut letters);
                 records.session(&held[0]).give_iterator(taken.drain(..));
                 dead.session(&held[1]).give_iterator(letters.drain(..));
@@ -99,8 +101,11 @@ where
                         facts.session(&held[2]).give(said);
                         ticks.pop_front();
                     }
-                    Ok((Progress::Again, None)) => return activator.activate(),
-                    Ok((_, None)) => return activator.activate_after(share.look_again()),
+                    Ok((Progress::Again, None)) => return alarm.now(),
+                    Ok((_, None)) => {
+                        gate.set(!share.has_enough(tick));
+                        return alarm.within(share.look_again());
+                    }
                     Err(error) => return plan.control.fail(error),
                 }
             }
@@ -199,6 +204,11 @@ impl<T: EventTime> Share<T> {
         if self.partitions.values().any(|p| p.last != Some(Poll::Ended)) { LOOK_AGAIN } else { Duration::from_secs(1) }
     }
 
+    /// Whether more records need not be heard of: a live epoch that has some is closed soon, and what has come by then is read as it closes.
+    fn has_enough(&self, tick: &Tick) -> bool {
+        tick.bound.is_none() && self.stamped > 0
+    }
+
     /// Reads into the epoch of `tick` what belongs there and is at hand.
     fn read(
         &mut self,
@@ -212,9 +222,7 @@ impl<T: EventTime> Share<T> {
         if self.epoch != Some(tick.epoch) {
             self.begin(tick)?;
         }
-        if tick.bound.is_none() && closing {
-            return Ok(Progress::Complete);
-        }
+        let is_last_round = tick.bound.is_none() && closing;
         let order: Vec<u32> =
             self.partitions.range(self.turn..).chain(self.partitions.range(..self.turn)).map(|p| *p.0).collect();
         let mut complete = true;
@@ -227,13 +235,16 @@ impl<T: EventTime> Share<T> {
             }
             if *budget == 0 {
                 self.turn = index;
-                return Ok(Progress::Again);
+                return Ok(if is_last_round { Progress::Complete } else { Progress::Again });
             }
             match self.read_partition(index, tick, budget, taken, letters)? {
                 Progress::Complete => {}
                 Progress::Again => (complete, more) = (false, true),
                 Progress::Wait => complete = false,
             }
+        }
+        if is_last_round {
+            return Ok(Progress::Complete);
         }
         if !taken.is_empty() || !letters.is_empty() {
             self.plan.control.input_came();
@@ -273,6 +284,8 @@ impl<T: EventTime> Share<T> {
             self.reader.assign(found.index, found.start)?;
             let listed = PartitionReader { next: found.start, listed: true, ..PartitionReader::default() };
             self.partitions.insert(found.index, listed);
+            // Its records wait for the next epoch.
+            self.plan.control.input_came();
         }
         // A bindings file may name partitions that never had a record: they count for the watermark all the same.
         for partition in tick.bound.iter().flat_map(|b| b.ends.keys()) {

@@ -4,6 +4,7 @@
 //! then live ones, when `Pace` says so, with the clock of `JobClock`. Epochs are held back while too many are not staged or not
 //! durable: that is the backpressure (invariant 6).
 
+use crate::alarm::Alarm;
 use crate::clock::JobClock;
 use crate::facts::{Bound, Tick};
 use crate::link::waker;
@@ -17,7 +18,6 @@ use std::time::Duration;
 use timely::dataflow::operators::generic::{OutputBuilder, builder_rc::OperatorBuilder};
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::{ProbeHandle, Scope, StreamVec};
-use timely::scheduling::Activator;
 
 /// The ticks as they leave worker 0 (for the binder), and broadcast (for the sources).
 pub(crate) fn ticker<'s>(
@@ -29,12 +29,12 @@ pub(crate) fn ticker<'s>(
     let (output, ticks) = builder.new_output::<Vec<Tick>>();
     let mut output = OutputBuilder::from(output);
     let address = builder.operator_info().address;
-    let activator = scope.activator_for(address.clone());
+    let mut alarm = Alarm::new(scope, &address);
     if scope.index() == 0 {
         let wake = scope.worker().sync_activator_for(address.to_vec());
         plan.control.attach_ticker(waker(wake));
     }
-    let mut state = (scope.index() == 0).then(|| TickerState::new(plan.clone(), probes, activator));
+    let mut state = (scope.index() == 0).then(|| TickerState::new(plan.clone(), probes));
     builder.build(move |mut capabilities| {
         let mut held = state.is_some().then(|| capabilities.pop().expect("one output"));
         move |_| {
@@ -51,7 +51,7 @@ pub(crate) fn ticker<'s>(
                             break;
                         }
                     }
-                    Next::Wait(delay) => return state.activator.activate_after(delay),
+                    Next::Wait(delay) => return alarm.within(delay),
                     Next::End => break,
                 }
             }
@@ -79,7 +79,6 @@ enum Next {
 struct TickerState {
     plan: Arc<Plan>,
     probes: Probes,
-    activator: Activator,
     /// Epochs decided beforehand.
     known: VecDeque<(Epoch, Micros, bool, Arc<Bound>)>,
     live: bool,
@@ -98,7 +97,7 @@ struct TickerState {
 }
 
 impl TickerState {
-    fn new(plan: Arc<Plan>, probes: Probes, activator: Activator) -> TickerState {
+    fn new(plan: Arc<Plan>, probes: Probes) -> TickerState {
         let known = plan.known_epochs();
         let now = plan.environment.clock.monotonic();
         let (last, last_clock) = (plan.start.state.epoch, plan.start.state.clock);
@@ -107,7 +106,6 @@ impl TickerState {
         TickerState {
             plan,
             probes,
-            activator,
             known,
             live,
             last,

@@ -311,7 +311,8 @@ fn verbs_that_read() {
 
     // One process at a time; readers do not mind it.
     let mut life = job.start(&[]);
-    let running = life.wait("records", |s| s["epoch_committed"].as_u64().unwrap() > 0);
+    let has_all = |s: &Value| ["late", "dead_letters", "raised"].iter().all(|kind| s[*kind].as_u64().unwrap() > 0);
+    let running = life.wait("a row for each topic", |s| has_all(s) && s["epoch_committed"].as_u64().unwrap() > 0);
     assert_eq!((&running["state"], &running["failure"]), (&Value::from("running"), &Value::Null));
     let holder = format!("process {} holds it", life.id());
     job.say(&["run"], &[]).failed(3, &[&holder, &format!("stop process {}", life.id()), data.to_str().unwrap()]);

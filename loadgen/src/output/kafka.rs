@@ -25,8 +25,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(60);
 /// Records between two looks at the answers.
 const PROGRESS: u64 = 256;
-/// A wait for the moment at which a record is due: the client counts in whole milliseconds, and would not wait at all for less.
-const WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+/// The longest wait for the moment at which a record is due, between two looks at the answers and the wish to stop.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Messages that wait for their acknowledgement: bounds the memory.
 const QUEUED_MESSAGES_MAX: &str = "200000";
 
@@ -78,7 +78,9 @@ pub fn produce(
     for (partition, _, login) in traffic.stream() {
         let due = begin + Duration::from_micros(if settings.paced { login.due_us } else { 0 });
         while let Some(wait) = due.checked_sub(clock.monotonic()).filter(|wait| !wait.is_zero() && !is_set(stop)) {
-            producer.poll(wait.clamp(WAIT.0, WAIT.1));
+            // Not with a timeout: rdkafka turns without a pause for the last millisecond of it, which here is all of it.
+            producer.poll(Duration::ZERO);
+            std::thread::park_timeout(wait.min(WAIT_MAX));
         }
         if is_set(stop) {
             break;
