@@ -23,7 +23,7 @@ NIGHTLY_SEEDS ?= 50000
 binary = $(CARGO_TARGET_DIR)/debug/dataflow
 deny = $(or $(shell PATH="$(cache)/tools/bin:$$PATH" command -v cargo-deny),)
 
-.PHONY: help setup build-notice demo test sim planted install e2e bench bench-compare nightly lint fmt deny tidy
+.PHONY: help setup build-notice demo test sim planted install e2e bench bench-components bench-compare nightly lint fmt deny tidy
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -64,6 +64,9 @@ bench: ## ours beside Flink and Kafka Streams, release profile: throughput, late
 	@scripts/setup bench
 	bench/run $(BENCH_ARGS)
 
+bench-components: build-notice ## what the parts on a login's way cost, each alone (FILTER=avro)
+	bench/run components $(FILTER)
+
 bench-compare: ## what got worse by more than 10 % between two result files (A=old.json B=new.json)
 	@bench/run compare "$(A)" "$(B)"
 
@@ -75,6 +78,7 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	compose/e2e/run crashes --events 200000 --kills 60 --broker-kills 12
 	compose/e2e/run two_processes --events 20000
 	compose/e2e/run registry_outage --events 20000 --outage 32
+	compose/e2e/run hard_broker --events 20000
 
 lint: build-notice fmt deny tidy ## formatting, clippy without a warning, licences, the project's own rules
 	cargo clippy --workspace --all-targets -- --deny warnings

@@ -11,6 +11,8 @@ import time
 import unittest
 
 import engines
+import flame
+import ingest
 import live
 import recovery
 import report
@@ -77,6 +79,14 @@ def case_keys(scene, options, results):
     rounds(options, f"keys, {options.many_keys:,} users", {OURS: lambda: state.run(scene, options, options.many_keys)}, results)
 
 
+def case_ingest(scene, options, results):
+    """The engine's Kafka source alone, beside bare loops over the same client library."""
+    source = throughput.Input(scene, "login-events", options.events)
+    kinds = {reader: lambda reader=reader: ingest.read(scene, source, reader) for reader in ingest.READERS}
+    rounds(options, f"ingest, {options.events:,} logins", kinds, results)
+    scene.topics.delete([source.topic])
+
+
 def case_hotkey(scene, options, results):
     """Ours, even load beside 30 % of it on one user."""
     shapes(scene, options, results, "hot key", {"even load": {}, "hot key": {"skew": HOT_SHARE}})
@@ -93,7 +103,7 @@ def case_idle(scene, options, results):
 
 
 CASES = {name.removeprefix("case_"): case for name, case in list(globals().items()) if name.startswith("case_")}
-OURS_ALONE = {"memory", "state", "keys", "hotkey", "partitions"}
+OURS_ALONE = {"memory", "state", "keys", "ingest", "hotkey", "partitions"}
 
 
 def offers(options, jobs):
@@ -152,6 +162,7 @@ def parse():
     parser.add_argument("--repeat", type=int, default=3, help="runs of each kind")
     parser.add_argument("--seed", type=int, default=1, help="when to kill")
     parser.add_argument("--name", default=f"{datetime.date.today():%Y-%m-%d}", help="of the result files")
+    parser.add_argument("--flame", action="store_true", help="draw flame graphs of ours too, in runs that do not count; needs perf")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the runs")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
@@ -197,6 +208,8 @@ def main():
             for case in options.cases:
                 attempt(options, f"case {case}", lambda case=case: CASES[case](scene, options, results))
                 scene.keeps_logs = bool(options.failures)
+            if options.flame:
+                attempt(options, "flame graphs", lambda: flame.graphs(scene, options, RESULTS))
     except FAILURES as failure:
         options.failures.append(f"the run: {failure}")
         say(f"FAILED, {options.failures[-1]}")

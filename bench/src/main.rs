@@ -8,8 +8,10 @@
 //!
 //! It reads records as any client does and knows nothing of the engine. While a run lasts it only notes what came when;
 //! parsing comes after, so that on a small machine it takes little from what is measured. It never writes to Kafka.
+//! Apart from that stands `probe ingest`, in which the engine's source reads a topic beside bare clients.
 
 mod follow;
+mod ingest;
 mod latency;
 mod topics;
 
@@ -70,6 +72,14 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         warm_up_ms: i64,
     },
+    /// Read the topic to its end as fast as it goes: records, bytes and seconds as a JSON object.
+    Ingest {
+        #[command(flatten)]
+        topic: Topic,
+        /// Who reads.
+        #[arg(long)]
+        reader: ingest::Reader,
+    },
 }
 
 /// Offsets by partition.
@@ -88,6 +98,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Latency { topic, from, arrivals, warm_up_ms } => {
             let made = latency::produced(&topic.brokers, &topic.topic, &from.0)?;
             serde_json::to_string(&latency::compare(made, &follow::read(&arrivals)?, warm_up_ms))?
+        }
+        Verb::Ingest { topic, reader } => {
+            serde_json::to_string(&ingest::ingest(&topic.brokers, &topic.topic, reader)?)?
         }
     };
     println!("{text}");

@@ -12,13 +12,14 @@ import time
 import unittest
 
 import crashes
+import hard_broker
 import registry_outage
 import traffic
 import two_processes
 from scene import Failure, Scene, say
 from services import Services
 
-SCENARIOS = {"crashes": crashes, "registry_outage": registry_outage, "two_processes": two_processes}
+SCENARIOS = {"crashes": crashes, "hard_broker": hard_broker, "registry_outage": registry_outage, "two_processes": two_processes}
 
 
 def parse(arguments):
@@ -89,7 +90,7 @@ def main():
     pace = getattr(scenario, "PACE", None)
     step_us = traffic.DENSE_STEP_US if pace is None else int(pace * 1_000_000 / options.rate)
     try:
-        with Scene(folder, seed, options, step_us) as scene:
+        with Scene(folder, seed, options, step_us, getattr(scenario, "BROKER_DISK_MB", None)) as scene:
             scenario.play(scene, options)
     except Failure as failure:
         say(f"FAILED after {time.monotonic() - started:.0f} s: {failure}")

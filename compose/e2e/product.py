@@ -13,6 +13,8 @@ INPUT = "login-events"
 ENRICHED, ANOMALIES, LATE, DLQ = "login-events-enriched", "login-anomalies", "login-events-late", "login-events-dlq"
 OUTPUTS = (ENRICHED, ANOMALIES, LATE, DLQ)
 EXIT_FENCED = 5
+# What its Kafka clients call themselves: librdkafka's default.
+CLIENT_ID = "rdkafka"
 
 # What the run has to have gone through, or it has proved nothing. See `Counters`.
 COUNTERS = ("restored_epoch", "replayed_epochs", "epochs_dropped_by_marker", "aborted_transactions", "withdrawn")

@@ -44,10 +44,10 @@ def until(seconds, what, condition, pause=0.2):
 class Scene:
     """Context of one run, in one folder."""
 
-    def __init__(self, folder, seed, options, step_us):
+    def __init__(self, folder, seed, options, step_us, broker_disk_mb=None):
         self.folder, self.rng, self.seed, self.options = folder, random.Random(seed), seed, options
         self.geo = folder / "ip_geo.csv"
-        self.services = Services(folder)
+        self.services = Services(folder, broker_disk_mb)
         self.step_us = step_us
         self.counters = Counters()
         self.products = []

@@ -29,13 +29,15 @@ def free_ports(count):
 
 
 class Services:
-    """Started by `with`; ended and their data removed on the way out."""
+    """Started by `with`; ended and their data removed on the way out. With `disk_mb` their data lie on a disk of this size, where one may be
+    mounted (`has_small_disk`)."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, disk_mb=None):
         kafka, controller, registry = free_ports(3)
         self.brokers = f"127.0.0.1:{kafka}"
         self.registry = f"http://127.0.0.1:{registry}/apis/ccompat/v7"
         self.data = folder / "stack"
+        self.disk_mb, self.has_small_disk = disk_mb, False
         self.env = os.environ | {
             "STACK_DATA": str(self.data),
             "KAFKA_PORT": str(kafka),
@@ -47,18 +49,43 @@ class Services:
         subprocess.run([STACK, *arguments], env=self.env, check=True)
 
     def __enter__(self):
+        self._mount()
         try:
             self._stack("start", "kafka", "schema-registry")
         except BaseException:
-            self._stack("clean")
+            self._clean()
             raise
         return self
 
     def __exit__(self, kind, *_):
         if kind is None:
-            self._stack("clean")
+            self._clean()
         else:  # the logs stay for whoever looks into the failure
             self._stack("kill", "kafka", "schema-registry")
+
+    def _mount(self):
+        if self.disk_mb is None:
+            return
+        self.data.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={self.disk_mb}m", "tmpfs", str(self.data)]
+        self.has_small_disk = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+
+    def _clean(self):
+        if self.has_small_disk:
+            # The mount itself cannot be removed: what stands in it goes with it.
+            self._stack("kill", "kafka", "schema-registry")
+            subprocess.run(["umount", "--lazy", str(self.data)], check=True)
+        self._stack("clean")
+
+    def is_broker_alive(self):
+        return self._is_alive("kafka")
+
+    def _is_alive(self, service):
+        try:
+            state = pathlib.Path(f"/proc/{int((self.data / 'run' / f'{service}.pid').read_text())}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        return state != "Z"
 
     def kill_broker(self):
         self._stack("kill", "kafka")

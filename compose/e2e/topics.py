@@ -21,7 +21,7 @@ def quiet(*_):
 
 
 def client(brokers, **settings):
-    return {"bootstrap.servers": brokers, "error_cb": quiet, "log_level": 0, "reconnect.backoff.max.ms": 500,
+    return {"bootstrap.servers": brokers, "client.id": "e2e", "error_cb": quiet, "log_level": 0, "reconnect.backoff.max.ms": 500,
             **{name.replace("_", "."): value for name, value in settings.items()}}
 
 

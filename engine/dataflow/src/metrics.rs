@@ -76,7 +76,7 @@ const METRICS: [(&str, Kind, &str, &str); 51] = [
     ("dataflow_operator_busy_microseconds_total", Counter, "operator, worker", "time in which an operator ran"),
     ("dataflow_operator_activations_total", Counter, "operator, worker", "times an operator ran"),
     ("dataflow_operator_records_total", Counter, "operator, worker", "records an operator took in"),
-    ("dataflow_operator_queued_records", Gauge, "operator", "records sent to an operator and not taken in"),
+    ("dataflow_operator_queued_records", Gauge, "operator, worker", "records sent to an operator and not taken in"),
     ("dataflow_worker_alive_microseconds_total", Counter, "worker", "time since a worker's start"),
     ("dataflow_worker_parked_microseconds_total", Counter, "worker", "time in which a worker had nothing to do"),
     ("dataflow_sink_epoch", Gauge, "sink, stage", "newest epoch with output a sink has staged, committed"),
@@ -230,24 +230,21 @@ fn operators(plan: &Plan) {
         counter!("dataflow_worker_parked_microseconds_total", &worker_label).absolute(worker.parked_ns / 1_000);
     }
     // Operators of one name are one series: plumbing has no name of its own.
-    let mut by_name: BTreeMap<(String, usize), [u64; 3]> = BTreeMap::new();
-    let mut queued: BTreeMap<String, u64> = BTreeMap::new();
+    let mut by_name: BTreeMap<(String, usize), [u64; 4]> = BTreeMap::new();
     for node in page::nodes(&workers) {
-        *queued.entry(node.name.clone()).or_default() += node.queued;
         for worker in 0..workers.len() {
             let sums = by_name.entry((node.name.clone(), worker)).or_default();
-            let new = [node.busy_ns[worker] / 1_000, node.activations[worker], node.received[worker]];
+            let new =
+                [node.busy_ns[worker] / 1_000, node.activations[worker], node.received[worker], node.queued[worker]];
             sums.iter_mut().zip(new).for_each(|(sum, new)| *sum += new);
         }
     }
-    for ((operator, worker), [busy, activations, records]) in by_name {
+    for ((operator, worker), [busy, activations, records, queued]) in by_name {
         let labels = [("operator", operator), ("worker", worker.to_string())];
         counter!("dataflow_operator_busy_microseconds_total", &labels).absolute(busy);
         counter!("dataflow_operator_activations_total", &labels).absolute(activations);
         counter!("dataflow_operator_records_total", &labels).absolute(records);
-    }
-    for (operator, records) in queued {
-        gauge!("dataflow_operator_queued_records", "operator" => operator).set(records as f64);
+        gauge!("dataflow_operator_queued_records", &labels).set(queued as f64);
     }
 }
 

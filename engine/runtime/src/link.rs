@@ -115,7 +115,9 @@ mod tests {
     fn a_shut_gate_wakes_nobody() {
         let woken = Arc::new(AtomicU32::new(0));
         let (gate, counter) = (Gate::default(), woken.clone());
-        let waker = gate.before(Waker::new(move || drop(counter.fetch_add(1, Ordering::SeqCst))));
+        let waker = gate.before(Waker::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }));
         for is_open in [false, true, false] {
             gate.set(is_open);
             waker.wake();

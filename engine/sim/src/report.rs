@@ -111,6 +111,10 @@ report! {
     concurrent,
     /// Commits that arrived when they had nothing to commit any more.
     stale,
+    /// Requests with records that arrived late, and into a transaction.
+    produced_late,
+    /// Requests with records that arrived late, and were refused.
+    late_refused,
     /// Records deleted behind a checkpoint.
     deleted,
     /// Epochs bound.
@@ -144,6 +148,8 @@ impl Report {
         self.timed_out += broker.timed_out;
         self.concurrent += broker.concurrent;
         self.stale += broker.stale;
+        self.produced_late += broker.produced_late;
+        self.late_refused += broker.late_refused;
     }
 }
 

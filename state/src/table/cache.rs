@@ -7,6 +7,7 @@ use super::StateValue;
 use crate::backend::{SHARD_BYTES, state_key};
 use dataflow_core::{Micros, stable_hash};
 use hashbrown::HashTable;
+use std::collections::VecDeque;
 
 /// What an entry costs beside its key and value: the slot, the index entry, an allocation.
 const ENTRY_OVERHEAD: usize = 64;
@@ -41,8 +42,10 @@ pub(super) struct Cache<V> {
     free: Vec<usize>,
     /// Slots changed since the last weighing.
     changed: Vec<usize>,
-    /// Slots that differ from the backend.
-    dirty: Vec<usize>,
+    /// Slots that differ from the backend, in the order of their first change, and the epoch that made it.
+    dirty: VecDeque<(usize, u64)>,
+    /// Epochs ended.
+    epoch: u64,
     bytes: usize,
     dirty_bytes: usize,
     hand: usize,
@@ -55,7 +58,8 @@ impl<V> Default for Cache<V> {
             slots: Vec::new(),
             free: Vec::new(),
             changed: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            epoch: 0,
             bytes: 0,
             dirty_bytes: 0,
             hand: 0,
@@ -118,7 +122,7 @@ impl<V: StateValue> Cache<V> {
         }
         if !entry.dirty {
             entry.dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back((slot, self.epoch));
             self.dirty_bytes += entry.weight;
         }
         &mut entry.value
@@ -153,13 +157,26 @@ impl<V: StateValue> Cache<V> {
         }
     }
 
-    /// All slots that differ from the backend; they count as clean from now on.
-    pub(super) fn take_dirty(&mut self) -> Vec<usize> {
-        let taken = std::mem::take(&mut self.dirty);
-        for slot in &taken {
-            self.entry(*slot).dirty = false;
+    /// An epoch has ended.
+    pub(super) fn end_epoch(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// Slots that differ from the backend, those changed first before the others: all that differ for more than `age_max` epochs, and
+    /// as many as bring the bytes of the rest to `bytes_max`. They count as clean from now on.
+    pub(super) fn take_dirty(&mut self, age_max: u64, bytes_max: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        while let Some((slot, since)) = self.dirty.front().copied() {
+            if self.epoch - since <= age_max && self.dirty_bytes <= bytes_max {
+                break;
+            }
+            self.dirty.pop_front();
+            let entry = self.entry(slot);
+            entry.dirty = false;
+            self.dirty_bytes -= entry.weight;
+            taken.push(slot);
         }
-        self.dirty_bytes = 0;
+        debug_assert!(!self.dirty.is_empty() || self.dirty_bytes == 0, "the bytes of no entry");
         taken
     }
 

@@ -1,9 +1,9 @@
 //! A keyed table: typed values per key over a [`KeyedBackend`], with a bounded write-back cache.
 //!
 //! ```text
-//!   load(keys) --one multi_get--> cache --get_mut--> dirty --end_epoch: over the bound--> one batch --> backend
-//!                                   ^                                                      |
-//!                                   +--- stays, clean; evicted by the clock when over its bound
+//!   load(keys) --one multi_get--> cache --get_mut--> dirty --end_epoch: old, or over the bound--> one batch --> backend
+//!                                   ^                                                              |
+//!                                   +--- stays, clean; evicted by the clock when over its bound ---+
 //!   cut: all dirty entries are written, then the backend cuts itself, which it may finish later
 //! ```
 //!
@@ -69,12 +69,17 @@ pub trait StateValue: Default {
     }
 }
 
+/// Epochs for which a changed value may wait to be written. Epochs are short where latency counts: then little is left for a cut, which
+/// writes all of it on the flow's way (at 10,000 changes a second and ticks of 5 ms some 3,000 values). In a backlog they are long, and
+/// the bytes are the bound.
+const DIRTY_EPOCHS_MAX: u64 = 64;
+
 /// The bounds of a table's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableSettings {
     /// Bytes of values and keys kept in memory between epochs.
     pub cache_bytes: usize,
-    /// Bytes of changed values after which they are all written to the backend.
+    /// Bytes of changed values after which those changed first are written to the backend.
     pub dirty_bytes: usize,
 }
 
@@ -185,13 +190,12 @@ impl<V: StateValue> KeyedTable<V> {
     pub fn end_epoch(&mut self, watermark: Option<Micros>) -> Result<()> {
         self.advance(watermark);
         self.cache.weigh_changed();
-        if self.cache.dirty_bytes() > self.settings.dirty_bytes {
-            self.write_dirty()?;
-        }
+        self.cache.end_epoch();
+        self.write_dirty(DIRTY_EPOCHS_MAX, self.settings.dirty_bytes)?;
         self.cache.evict_to(self.settings.cache_bytes);
         if self.cache.bytes() > self.settings.cache_bytes && self.cache.dirty_bytes() > 0 {
             // What is left is dirty: a cache smaller than the dirty bound.
-            self.write_dirty()?;
+            self.write_all()?;
             self.cache.evict_to(self.settings.cache_bytes);
         }
         Ok(())
@@ -203,7 +207,7 @@ impl<V: StateValue> KeyedTable<V> {
     /// When the backend cannot be written or cut.
     pub fn cut(&mut self, label: &str, watermark: Option<Micros>) -> Result<PendingCut> {
         self.advance(watermark);
-        self.write_dirty()?;
+        self.write_all()?;
         self.cache.evict_to(self.settings.cache_bytes);
         self.backend.cut(label)
     }
@@ -221,7 +225,7 @@ impl<V: StateValue> KeyedTable<V> {
     /// # Errors
     /// When the backend cannot be read, a value not be decoded, or what `f` returns.
     pub fn scan(&mut self, f: &mut dyn FnMut(&[u8], V) -> Result<()>) -> Result<()> {
-        self.write_dirty()?;
+        self.write_all()?;
         let watermark = self.watermark;
         self.backend.scan(&mut |key, bytes| match decode_stored::<V>(key, bytes, watermark)? {
             Some(value) => f(&key[SHARD_BYTES..], value),
@@ -249,11 +253,16 @@ impl<V: StateValue> KeyedTable<V> {
         }
     }
 
-    /// Writes all changed values in key order, as one batch. Afterwards all are clean.
-    fn write_dirty(&mut self) -> Result<()> {
+    /// Writes all changed values. Afterwards all are clean.
+    fn write_all(&mut self) -> Result<()> {
+        self.write_dirty(0, 0)
+    }
+
+    /// Writes the changed values that [`Cache::take_dirty`] gives, in key order, as one batch. Afterwards they are clean.
+    fn write_dirty(&mut self, age_max: u64, bytes_max: usize) -> Result<()> {
         let watermark = self.watermark;
         let mut puts = Vec::new();
-        for slot in self.cache.take_dirty() {
+        for slot in self.cache.take_dirty(age_max, bytes_max) {
             let entry = self.cache.entry(slot);
             let value = entry.value_for_write(watermark);
             value.settle(watermark);

@@ -241,3 +241,32 @@ fn a_hot_key_is_read_once_and_default_values_are_not_stored() {
     assert_eq!((stats.misses, stats.hits), (2, 18));
     assert_eq!(stats.backend.keys_estimate, 1, "only the hot one");
 }
+
+#[test]
+fn changed_values_are_written_when_they_are_old_or_too_many() {
+    let table = |dirty_bytes| -> KeyedTable<Tally> {
+        KeyedTable::new(Box::new(HeapBackend::new()), TableSettings { cache_bytes: 1 << 20, dirty_bytes }, None)
+    };
+    let change = |table: &mut KeyedTable<Tally>, keys: &[&[u8]]| {
+        for slot in table.load(keys).unwrap() {
+            table.get_mut(slot).sum += 1;
+        }
+        table.end_epoch(None).unwrap();
+    };
+    let mut few = table(1 << 20);
+    change(&mut few, &[b"old"]);
+    for _ in 0..DIRTY_EPOCHS_MAX {
+        assert_eq!(few.stats().backend.keys_estimate, 0);
+        change(&mut few, &[b"new"]);
+    }
+    assert_eq!(few.stats().backend.keys_estimate, 1, "the old one");
+    assert!(few.stats().dirty_bytes > 0);
+
+    let mut many = table(1_000);
+    let keys: Vec<[u8; 2]> = (0..100u16).map(u16::to_be_bytes).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(<[u8; 2]>::as_slice).collect();
+    change(&mut many, &keys);
+    let stats = many.stats();
+    assert!((500..=1_000).contains(&stats.dirty_bytes), "{stats:?}");
+    assert!((80..100).contains(&stats.backend.keys_estimate), "{stats:?}");
+}

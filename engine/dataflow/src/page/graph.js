@@ -123,7 +123,7 @@ function box(n, snapshot, open) {
 function label(group, n, history) {
   const { title } = naming(n.name), perWorker = history.last.graph.workers.map((_, w) => busy(history, n.id, w) ?? 0);
   const most = Math.max(0, ...perWorker), flows = isControl(n) ? "" : ` · ${rate(taken(history, n.id))}/s`;
-  const waiting = n.queued > 0 && !isControl(n) ? ` · ${count(n.queued)} wait` : "";
+  const queued = sum(n.queued), waiting = queued > 0 && !isControl(n) ? ` · ${count(queued)} wait` : "";
   const [, , , line] = group.children;
   say(line, `${percent(most)} busy${flows}${waiting}`);
   set(group, "aria-label", `${title}: ${percent(most)} busy${flows}${waiting}`);

@@ -28,7 +28,7 @@ pub(crate) struct Node {
     /// Records that it took in, its control messages among them.
     pub(crate) received: Vec<u64>,
     /// Records sent to it and not taken in yet.
-    pub(crate) queued: u64,
+    pub(crate) queued: Vec<u64>,
 }
 
 /// Records that went from one operator to another, over all workers.
@@ -64,24 +64,23 @@ pub(crate) fn nodes(workers: &BTreeMap<usize, WorkerGraph>) -> Vec<Node> {
                 busy_ns: zeros(),
                 activations: zeros(),
                 received: zeros(),
-                queued: 0,
+                queued: zeros(),
             });
             (node.busy_ns[rank], node.activations[rank]) = (operator.busy_ns, operator.activations);
         }
     }
-    let mut sent: BTreeMap<usize, u64> = BTreeMap::new();
+    let ranks: BTreeMap<usize, usize> = workers.keys().enumerate().map(|(rank, index)| (*index, rank)).collect();
     for (rank, worker) in workers.values().enumerate() {
         for channel in worker.channels.values() {
-            *sent.entry(channel.to).or_default() += channel.sent;
-            if let Some(node) = nodes.get_mut(&channel.to) {
-                node.received[rank] += channel.received;
+            let Some(node) = nodes.get_mut(&channel.to) else { continue };
+            node.received[rank] += channel.received;
+            for (target, sent) in channel.sent.iter().filter_map(|(index, sent)| Some((ranks.get(index)?, sent))) {
+                node.queued[*target] += sent;
             }
         }
     }
-    for (id, sent) in sent {
-        if let Some(node) = nodes.get_mut(&id) {
-            node.queued = sent.saturating_sub(node.received.iter().sum());
-        }
+    for node in nodes.values_mut() {
+        node.queued.iter_mut().zip(&node.received).for_each(|(sent, received)| *sent = sent.saturating_sub(*received));
     }
     nodes.into_values().collect()
 }
@@ -91,7 +90,7 @@ pub(crate) fn shown(workers: &BTreeMap<usize, WorkerGraph>) -> Shown {
     let nodes = nodes(workers);
     let mut edges: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     for channel in workers.values().flat_map(|worker| worker.channels.values()) {
-        *edges.entry((channel.from, channel.to)).or_default() += channel.sent;
+        *edges.entry((channel.from, channel.to)).or_default() += channel.sent.values().sum::<u64>();
     }
     let is_plumbing = |node: &Node| node.id == 0 || PLUMBING.contains(&node.name.as_str());
     let plumbing: BTreeSet<usize> = nodes.iter().filter(|n| is_plumbing(n)).map(|n| n.id).collect();
@@ -123,15 +122,18 @@ mod tests {
     use super::*;
     use dataflow_runtime::measures::graph::{ChannelMeasure, OperatorMeasure};
 
-    fn worker(busy_ns: u64) -> WorkerGraph {
+    /// A worker that sends half of what it sends to each of the two.
+    fn worker(busy_ns: u64, received_last: u64) -> WorkerGraph {
         let names = ["Dataflow", "Source", "Exchange", "FlatMap", "Sink"];
         let operators = names.iter().enumerate().map(|(id, name)| {
             let address = if id == 0 { vec![0] } else { vec![0, id] };
             (id, OperatorMeasure { name: (*name).to_owned(), address, busy_ns, activations: 2 })
         });
-        let channels = [(1, 2, 10, 10), (2, 3, 20, 20), (3, 4, 20, 15)];
-        let channels =
-            channels.into_iter().map(|(from, to, sent, received)| ChannelMeasure { from, to, sent, received });
+        let channels = [(1, 2, 10, 10), (2, 3, 20, 20), (3, 4, 20, received_last)];
+        let channels = channels.into_iter().map(|(from, to, sent, received)| {
+            let sent = BTreeMap::from([(0, sent / 2), (1, sent / 2)]);
+            ChannelMeasure { from, to, sent, received }
+        });
         let mut graph = WorkerGraph::default();
         graph.operators.extend(operators);
         graph.channels.extend(channels.enumerate());
@@ -140,12 +142,12 @@ mod tests {
 
     #[test]
     fn plumbing_is_left_out_and_what_it_connected_is_connected() {
-        let shown = shown(&BTreeMap::from([(0, worker(3)), (1, worker(4))]));
+        let shown = shown(&BTreeMap::from([(0, worker(3, 18)), (1, worker(4, 13))]));
         let names: Vec<&str> = shown.nodes.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["Source", "Sink"]);
         assert_eq!(shown.edges, [Edge { from: 1, to: 4, records: 20 }]);
         let sink = &shown.nodes[1];
-        assert_eq!((&sink.busy_ns, &sink.received, sink.queued), (&vec![3, 4], &vec![15, 15], 10));
+        assert_eq!((&sink.busy_ns, &sink.received, &sink.queued), (&vec![3, 4], &vec![18, 13], &vec![2, 7]));
         assert_eq!(shown.workers.len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 // The page: asks twice a second while it is seen, keeps the last minutes, shows the view that is open.
 
 import { h, keep, say, set, table } from "./dom.js";
-import { History, count, duration, percent, rate } from "./numbers.js";
+import { History, count, duration, percent, rate, sum } from "./numbers.js";
 import { busy, naming, taken } from "./graph.js";
 import { Rows, details, refusal } from "./alerts.js";
 import * as panels from "./panels.js";
@@ -116,15 +116,15 @@ function operator(what) {
   const of = s => s.graph.nodes.find(n => n.id === what.operator), { kind, title } = naming(of(history.last).name);
   const facts = h("dl", { class: "facts" });
   const list = table("By worker", [
-    { name: "worker", num: true, text: w => w.id }, { name: "messages in", num: true, text: w => count(w.received) }, { name: "runs", num: true, text: w => count(w.runs) },
+    { name: "worker", num: true, text: w => w.id }, { name: "messages in", num: true, text: w => count(w.received) }, { name: "waiting", num: true, text: w => count(w.queued) }, { name: "runs", num: true, text: w => count(w.runs) },
     { name: "busy", bars: w => [{ share: w.busy ?? 0, text: percent(w.busy) }] },
   ], w => w.id);
   what.show = () => {
     const n = of(history.last);
     if (!n) return closeDetail();
-    const lines = [["records", `${rate(taken(history, n.id))}/s`], ["waiting", count(n.queued)]];
+    const lines = [["records", `${rate(taken(history, n.id))}/s`], ["waiting", count(sum(n.queued))]];
     keep(facts, lines.flatMap(([name, value]) => [{ id: name, tag: "dt", text: name }, { id: `${name} value`, tag: "dd", text: value }]), l => l.id, l => h(l.tag), (e, l) => say(e, l.text));
-    list.show(n.received.map((received, id) => ({ id, received, runs: n.activations[id], busy: busy(history, n.id, id) })));
+    list.show(n.received.map((received, id) => ({ id, received, queued: n.queued[id], runs: n.activations[id], busy: busy(history, n.id, id) })));
   };
   return [h("h2", {}, title), h("p", { class: "soft" }, kind || "operator"), h("h3", {}, "Now"), facts, h("h3", {}, "By worker"), list.element];
 }

@@ -58,7 +58,7 @@ export function operators({ openOperator }) {
     { name: "operator", open: n => openOperator(n.id), text: n => naming(n.name).title },
     { name: "kind", text: n => naming(n.name).kind || (isControl(n) ? "control" : "operator") },
     { name: "records/s", num: true, text: n => rate(n.rate) },
-    { name: "waiting", num: true, text: n => count(n.queued) },
+    { name: "waiting", num: true, text: n => count(sum(n.queued)) },
     { name: "runs/s", num: true, text: n => rate(n.runs) },
     { name: "busy, by worker", bars: n => n.busy.map(share => bar(share)) },
   ], n => n.id);

@@ -37,8 +37,8 @@ pub struct ChannelMeasure {
     pub from: usize,
     /// See `from`.
     pub to: usize,
-    /// Records that this worker sent into it.
-    pub sent: u64,
+    /// Records that this worker sent into it, by the worker that receives them.
+    pub sent: BTreeMap<usize, u64>,
     /// Records that this worker took out of it.
     pub received: u64,
 }
@@ -113,7 +113,12 @@ impl WorkerGraph {
             TimelyEvent::Messages(event) => {
                 if let Some(channel) = self.channels.get_mut(&event.channel) {
                     let records = event.record_count.max(0) as u64;
-                    *if event.is_send { &mut channel.sent } else { &mut channel.received } += records;
+                    let sum = if event.is_send {
+                        channel.sent.entry(event.target).or_default()
+                    } else {
+                        &mut channel.received
+                    };
+                    *sum += records;
                 }
             }
             TimelyEvent::Park(ParkEvent::Park(_)) => self.parked_since = Some(at),
@@ -165,10 +170,10 @@ mod tests {
         .for_each(|ended| ended.unwrap());
         let workers = seen.snapshot();
         assert_eq!(workers.keys().collect::<Vec<_>>(), [&0, &1]);
-        for worker in workers.values() {
+        for (index, worker) in &workers {
             let map = worker.operators.values().find(|o| o.name == "FlatMap").unwrap();
             let into_map = worker.channels.values().find(|c| c.to == map.address[1]).unwrap();
-            assert_eq!((into_map.sent, into_map.received), (100, 100));
+            assert_eq!((&into_map.sent, into_map.received), (&BTreeMap::from([(*index, 100)]), 100));
             assert!(map.busy_ns > 0 && map.activations > 0, "{map:?}");
             let all: u64 = worker.operators.values().map(|o| o.busy_ns).sum();
             assert!(all <= worker.alive_ns, "time inside an operator was counted twice: {worker:?}");

@@ -14,8 +14,8 @@ pub(super) struct State {
     fault_percent: u64,
     faults_left: u32,
     ids: BTreeMap<String, Id>,
-    /// Commits on their way: transactional id and the producer's epoch.
-    pub(super) in_flight: Vec<(String, u64)>,
+    /// Requests on their way.
+    pub(super) in_flight: Vec<InFlight>,
     /// All records, of whatever topic; the index is the offset.
     log: Vec<Item>,
     /// By number.
@@ -38,6 +38,25 @@ enum Phase {
     Ongoing { transaction: usize, since_us: u64 },
     /// It is decided and will be committed, whatever comes.
     PrepareCommit { transaction: usize },
+    /// It is decided and will be aborted; until then nothing behind it is visible.
+    PrepareAbort { transaction: usize },
+}
+
+/// A request that its sender does not wait for any more.
+pub(super) struct InFlight {
+    /// The transactional id.
+    pub(super) id: String,
+    /// The producer's epoch.
+    pub(super) epoch: u64,
+    /// What it asks for.
+    pub(super) what: Request,
+}
+
+pub(super) enum Request {
+    /// To commit the open transaction.
+    Commit,
+    /// To take records into it.
+    Produce(Vec<Item>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,28 +109,40 @@ impl State {
     }
 
     pub(super) fn is_prepared(&self, id: &str) -> bool {
-        matches!(self.ids.get(id), Some(Id { phase: Phase::PrepareCommit { .. }, .. }))
+        let phase = self.ids.get(id).map(|id| id.phase);
+        matches!(phase, Some(Phase::PrepareCommit { .. } | Phase::PrepareAbort { .. }))
     }
 
     /// The markers of a decided transaction are written.
     pub(super) fn complete(&mut self, id: &str) {
         let Some(id) = self.ids.get_mut(id) else { return };
-        if let Phase::PrepareCommit { transaction } = id.phase {
-            self.transactions[transaction] = Outcome::Committed;
-            id.phase = Phase::Empty;
-        }
+        let (transaction, outcome) = match id.phase {
+            Phase::PrepareCommit { transaction } => (transaction, Outcome::Committed),
+            Phase::PrepareAbort { transaction } => (transaction, Outcome::Aborted),
+            _ => return,
+        };
+        self.transactions[transaction] = outcome;
+        id.phase = Phase::Empty;
     }
 
-    /// Aborts what is open and raises the epoch, which it returns.
+    /// Decides that what is open is aborted, now or some time later, and raises the epoch, which it returns.
     pub(super) fn initialise(&mut self, id: &str) -> u64 {
         let known = self.ids.entry(id.to_owned()).or_default();
         known.epoch += 1;
+        let epoch = known.epoch;
         if let Phase::Ongoing { transaction, .. } = known.phase {
-            self.transactions[transaction] = Outcome::Aborted;
-            known.phase = Phase::Empty;
+            known.phase = Phase::PrepareAbort { transaction };
             self.counters.aborted += 1;
+            self.complete_mostly(id);
         }
-        known.epoch
+        epoch
+    }
+
+    /// The markers of a decided transaction are written now, or some time later.
+    fn complete_mostly(&mut self, id: &str) {
+        if self.dice.percent(70) {
+            self.complete(id);
+        }
     }
 
     pub(super) fn append(&mut self, id: &str, now_us: u64, records: impl Iterator<Item = Item>) {
@@ -135,9 +166,7 @@ impl State {
         if let Phase::Ongoing { transaction, .. } = *phase {
             *phase = Phase::PrepareCommit { transaction };
         }
-        if self.dice.percent(70) {
-            self.complete(id);
-        }
+        self.complete_mostly(id);
         Ended::Prepared
     }
 
@@ -145,9 +174,9 @@ impl State {
     pub(super) fn time_out(&mut self, id: &str) {
         let Some(known) = self.ids.get_mut(id) else { return };
         if let Phase::Ongoing { transaction, .. } = known.phase {
-            self.transactions[transaction] = Outcome::Aborted;
-            (known.phase, known.epoch) = (Phase::Empty, known.epoch + 1);
+            (known.phase, known.epoch) = (Phase::PrepareAbort { transaction }, known.epoch + 1);
             self.counters.timed_out += 1;
+            self.complete_mostly(id);
         }
     }
 
@@ -169,6 +198,7 @@ impl State {
             };
             if self.log.iter().any(|item| Some(item.transaction) == open && item.topic == topic) {
                 self.time_out(&id);
+                self.complete(&id);
             }
         }
     }
@@ -186,21 +216,34 @@ impl State {
         !self.in_flight.is_empty() || self.ids.keys().any(|id| self.is_prepared(id))
     }
 
-    /// One of the commits on their way arrives, or one of the decided transactions is completed. Which.
+    /// One of the requests on their way arrives, or one of the decided transactions is completed. Which.
     pub(super) fn deliver(&mut self) -> u64 {
         let prepared: Vec<String> = self.ids.keys().filter(|id| self.is_prepared(id)).cloned().collect();
         let at = self.dice.below((self.in_flight.len() + prepared.len()) as u64) as usize;
         match at.checked_sub(self.in_flight.len()) {
             Some(at) => self.complete(&prepared[at]),
-            None => {
-                let (id, epoch) = self.in_flight.remove(at);
-                match self.end(&id, epoch) {
-                    Ended::Prepared => self.counters.applied_unseen += 1,
-                    Ended::Nothing => self.counters.stale += 1,
-                }
-            }
+            None => self.arrive(at),
         }
         at as u64
+    }
+
+    fn arrive(&mut self, at: usize) {
+        let InFlight { id, epoch, what } = self.in_flight.remove(at);
+        match what {
+            Request::Commit => match self.end(&id, epoch) {
+                Ended::Prepared => self.counters.applied_unseen += 1,
+                Ended::Nothing => self.counters.stale += 1,
+            },
+            // A newer epoch shuts it out; else it goes into whatever transaction is open.
+            Request::Produce(records) => match self.ids.get(&id) {
+                Some(Id { epoch: newest, phase: Phase::Ongoing { since_us, .. } }) if *newest == epoch => {
+                    let since_us = *since_us;
+                    self.append(&id, since_us, records.into_iter());
+                    self.counters.produced_late += 1;
+                }
+                _ => self.counters.late_refused += 1,
+            },
+        }
     }
 
     /// See [`super::SimBroker::committed`].

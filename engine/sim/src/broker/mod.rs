@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!  initialise  Empty, Complete*  the epoch rises
-//!              Ongoing           the transaction is aborted, the epoch rises
+//!              Ongoing           the epoch rises --> PrepareAbort --> CompleteAbort, now or later
 //!              Prepare*          CONCURRENT_TRANSACTIONS, until it is complete: at once, or at the next attempt
-//!  produce     Empty, Complete*  --> Ongoing; an older epoch is refused; a record may be refused
+//!  produce     Empty, Complete*  --> Ongoing; an older epoch is refused; a record may be refused; a request may be late
 //!  end         Ongoing --> PrepareCommit, answered --> CompleteCommit, now or later
 //!              answer lost | request lost | request late or twice | too late: aborted by the time-out, which raises the epoch
 //! ```
@@ -21,7 +21,7 @@ use crate::clock::SimTime;
 use crate::dice::{Dice, Purpose};
 use crate::life::{Blow, Life, Passage, gone};
 use crate::trace::Trace;
-use coordinator::{Ended, State};
+use coordinator::{Ended, InFlight, Request, State};
 use dataflow_core::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,6 +60,10 @@ pub struct BrokerCounters {
     pub concurrent: u64,
     /// Commits that arrived when they had nothing to commit any more.
     pub stale: u64,
+    /// Requests with records that arrived late, and into a transaction.
+    pub produced_late: u64,
+    /// Requests with records that arrived late, and were refused.
+    pub late_refused: u64,
 }
 
 /// The broker.
@@ -94,7 +98,14 @@ impl SimBroker {
                 }
             }
             let epoch = state.initialise(id);
-            if fault { Err(timeout("initialising a producer")) } else { Ok(epoch) }
+            if fault {
+                return Err(timeout("initialising a producer"));
+            }
+            if state.is_prepared(id) {
+                state.counters.concurrent += 1; // the client asks again until what was open is aborted
+                state.complete(id);
+            }
+            Ok(epoch)
         })
     }
 
@@ -107,7 +118,12 @@ impl SimBroker {
                 state.counters.concurrent += 1; // the client asks again until it is complete
                 state.complete(id);
             }
-            let refused = if state.fault() { Some(state.dice.below(records.len() as u64) as usize) } else { None };
+            let fault = state.fault();
+            if fault && state.dice.percent(30) {
+                state.in_flight.push(InFlight { id: id.to_owned(), epoch, what: Request::Produce(records) });
+                return Err(timeout("producing a record"));
+            }
+            let refused = fault.then(|| state.dice.below(records.len() as u64) as usize);
             let taken = records.into_iter().enumerate().filter(|(at, _)| Some(*at) != refused);
             state.append(id, now, taken.map(|(_, record)| record));
             if refused.is_some() {
@@ -134,9 +150,9 @@ impl SimBroker {
                     state.end(id, epoch);
                     state.counters.applied_unseen += 1;
                     // The client asked again, and that request takes its time.
-                    state.in_flight.push((id.to_owned(), epoch));
+                    state.in_flight.push(InFlight { id: id.to_owned(), epoch, what: Request::Commit });
                 }
-                1 => state.in_flight.push((id.to_owned(), epoch)),
+                1 => state.in_flight.push(InFlight { id: id.to_owned(), epoch, what: Request::Commit }),
                 2 => state.time_out(id),
                 _ => {}
             }
@@ -160,7 +176,7 @@ impl SimBroker {
         self.call(life, what, |state| if state.rare_fault() { Err(timeout("connecting a client")) } else { Ok(()) })
     }
 
-    /// A commit that was on its way arrives, or a transaction that was decided is completed.
+    /// A request that was on its way arrives, or a transaction that was decided is completed.
     pub(crate) fn deliver(&self) {
         let mut state = self.state();
         let number = state.deliver();
