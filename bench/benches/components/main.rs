@@ -17,5 +17,9 @@ mod logins;
 mod rows;
 mod state;
 
+/// As in a job's program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 criterion::criterion_group!(components, avro::bench, state::bench, history::bench, rows::bench, epoch::bench);
 criterion::criterion_main!(components);
