@@ -3,6 +3,7 @@ says nothing twice, and catches up once it is let.
 
 The broker's data lie on a small disk of its own, which only root may mount; without that the second half is left out, and says so."""
 
+import errno
 import os
 import time
 
@@ -87,6 +88,6 @@ def fill(path):
             while True:
                 file.write(bytes(1 << 16))
         except OSError as error:
-            if error.errno != 28:  # ENOSPC
+            if error.errno != errno.ENOSPC:
                 raise
         os.fsync(file.fileno())

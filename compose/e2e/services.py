@@ -78,12 +78,10 @@ class Services:
         self._stack("clean")
 
     def is_broker_alive(self):
-        return self._is_alive("kafka")
-
-    def _is_alive(self, service):
         try:
-            state = pathlib.Path(f"/proc/{int((self.data / 'run' / f'{service}.pid').read_text())}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
+            pid = int((self.data / "run" / "kafka.pid").read_text())
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return state != "Z"
 

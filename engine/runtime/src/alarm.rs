@@ -3,11 +3,10 @@
 //! timely keeps every delayed activation. An operator that asks for one each time it runs, and is run by others too, would start a chain of
 //! them with each of these runs: none ever ends, and the worker comes to spin.
 
+use dataflow_core::Epoch;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use timely::dataflow::Scope;
-use timely::order::TotalOrder;
-use timely::progress::Timestamp;
 use timely::scheduling::Activator;
 
 /// One operator's.
@@ -20,7 +19,7 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     /// For the operator at `address` of `scope`.
-    pub(crate) fn new<T: Timestamp + TotalOrder>(scope: Scope<'_, T>, address: &[usize]) -> Alarm {
+    pub(crate) fn new(scope: Scope<'_, Epoch>, address: &[usize]) -> Alarm {
         let timer = scope.worker().timer();
         Alarm { activator: scope.activator_for(address.into()), timer, due: Due::default() }
     }

@@ -65,6 +65,7 @@ fn met_what_it_is_about(report: &Report) {
         ("transactions that timed out", report.timed_out),
         ("calls during the completion of a transaction", report.concurrent),
         ("commits that came too late", report.stale),
+        ("requests with records that came too late", report.late_refused),
         ("records deleted behind a checkpoint", report.deleted),
         ("anomalies", report.anomalies),
     ] {

@@ -15,7 +15,7 @@ pub(super) struct State {
     faults_left: u32,
     ids: BTreeMap<String, Id>,
     /// Requests on their way.
-    pub(super) in_flight: Vec<InFlight>,
+    in_flight: Vec<InFlight>,
     /// All records, of whatever topic; the index is the offset.
     log: Vec<Item>,
     /// By number.
@@ -43,13 +43,13 @@ enum Phase {
 }
 
 /// A request that its sender does not wait for any more.
-pub(super) struct InFlight {
+struct InFlight {
     /// The transactional id.
-    pub(super) id: String,
+    id: String,
     /// The producer's epoch.
-    pub(super) epoch: u64,
+    epoch: u64,
     /// What it asks for.
-    pub(super) what: Request,
+    what: Request,
 }
 
 pub(super) enum Request {
@@ -108,9 +108,24 @@ impl State {
         Err(error(what, code))
     }
 
-    pub(super) fn is_prepared(&self, id: &str) -> bool {
+    fn is_prepared(&self, id: &str) -> bool {
         let phase = self.ids.get(id).map(|id| id.phase);
         matches!(phase, Some(Phase::PrepareCommit { .. } | Phase::PrepareAbort { .. }))
+    }
+
+    /// Waits, as a client does that asks again and again, until a decided transaction of the id is complete. Whether there was one.
+    pub(super) fn await_completion(&mut self, id: &str) -> bool {
+        let is_prepared = self.is_prepared(id);
+        if is_prepared {
+            self.counters.concurrent += 1;
+            self.complete(id);
+        }
+        is_prepared
+    }
+
+    /// A request that will arrive later.
+    pub(super) fn delay(&mut self, id: &str, epoch: u64, what: Request) {
+        self.in_flight.push(InFlight { id: id.to_owned(), epoch, what });
     }
 
     /// The markers of a decided transaction are written.

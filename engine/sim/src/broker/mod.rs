@@ -21,7 +21,7 @@ use crate::clock::SimTime;
 use crate::dice::{Dice, Purpose};
 use crate::life::{Blow, Life, Passage, gone};
 use crate::trace::Trace;
-use coordinator::{Ended, InFlight, Request, State};
+use coordinator::{Ended, Request, State};
 use dataflow_core::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -90,21 +90,14 @@ impl SimBroker {
     fn initialise(&self, life: &Life, id: &str) -> Result<u64> {
         self.call(life, "initialise", |state| {
             let fault = state.fault();
-            if state.is_prepared(id) {
-                state.counters.concurrent += 1;
-                state.complete(id);
-                if fault {
-                    return Err(error("initialising a producer", "CONCURRENT_TRANSACTIONS"));
-                }
+            if state.await_completion(id) && fault {
+                return Err(error("initialising a producer", "CONCURRENT_TRANSACTIONS"));
             }
             let epoch = state.initialise(id);
             if fault {
                 return Err(timeout("initialising a producer"));
             }
-            if state.is_prepared(id) {
-                state.counters.concurrent += 1; // the client asks again until what was open is aborted
-                state.complete(id);
-            }
+            state.await_completion(id); // what was open is aborted
             Ok(epoch)
         })
     }
@@ -114,13 +107,10 @@ impl SimBroker {
         let now = self.time.now_us();
         self.call(life, "produce", |state| {
             state.check(id, epoch, "producing a record", "INVALID_PRODUCER_EPOCH")?;
-            if state.is_prepared(id) {
-                state.counters.concurrent += 1; // the client asks again until it is complete
-                state.complete(id);
-            }
+            state.await_completion(id);
             let fault = state.fault();
             if fault && state.dice.percent(30) {
-                state.in_flight.push(InFlight { id: id.to_owned(), epoch, what: Request::Produce(records) });
+                state.delay(id, epoch, Request::Produce(records));
                 return Err(timeout("producing a record"));
             }
             let refused = fault.then(|| state.dice.below(records.len() as u64) as usize);
@@ -150,9 +140,9 @@ impl SimBroker {
                     state.end(id, epoch);
                     state.counters.applied_unseen += 1;
                     // The client asked again, and that request takes its time.
-                    state.in_flight.push(InFlight { id: id.to_owned(), epoch, what: Request::Commit });
+                    state.delay(id, epoch, Request::Commit);
                 }
-                1 => state.in_flight.push(InFlight { id: id.to_owned(), epoch, what: Request::Commit }),
+                1 => state.delay(id, epoch, Request::Commit),
                 2 => state.time_out(id),
                 _ => {}
             }
