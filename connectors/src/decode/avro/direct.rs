@@ -7,8 +7,11 @@
 use super::shape::{Cursor, Shape, Shapes};
 use apache_avro::Schema;
 use serde::de::value::{Error, StrDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
+use std::sync::OnceLock;
 
 /// A compiled resolution of a writer's record to a reader's.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(super) struct Direct {
     steps: Vec<Step>,
     /// The reader's fields that the writer does not have.
     defaults: Vec<(String, Plain<'static>)>,
+    /// The fields that `T` named first, and whether they come in that order: then none has to be found by its name.
+    ordered: OnceLock<(&'static [&'static str], bool)>,
 }
 
 #[derive(Debug)]
@@ -69,8 +74,6 @@ enum Plain<'a> {
     Str(&'a str),
     Bytes(&'a [u8]),
     Owned(String),
-    /// The value of a nullable field that is not null.
-    Some(Box<Plain<'a>>),
 }
 
 impl Direct {
@@ -94,14 +97,32 @@ impl Direct {
             }
             defaults.push((field.name.clone(), default(field.default.as_ref()?, &field.schema)?));
         }
-        Some(Direct { steps, defaults })
+        Some(Direct { steps, defaults, ordered: OnceLock::new() })
     }
 
     /// Decodes a body, checking every byte of it on the way.
     pub(super) fn decode<T: DeserializeOwned>(&self, shapes: &Shapes, body: &[u8]) -> Option<T> {
-        let mut fields = Fields { direct: self, shapes, cursor: Cursor::new(body), step: 0, default: 0, read: None };
-        let value = T::deserialize(Root(&mut fields)).ok()?;
-        (fields.step == self.steps.len() && fields.cursor.is_at_end()).then_some(value)
+        let read = |may_be_ordered| {
+            let cursor = Cursor::new(body);
+            let mut fields = Fields { direct: self, shapes, cursor, step: 0, default: 0, read: None };
+            let value = T::deserialize(Root { fields: &mut fields, may_be_ordered }).ok()?;
+            fields.are_done().then_some(value)
+        };
+        // A type that was written by hand may take its fields by name only.
+        read(true).or_else(|| read(false))
+    }
+
+    /// Whether the fields come as `T` has them, its own schema's defaults last.
+    fn is_ordered(&self, fields: &'static [&'static str]) -> bool {
+        let is_ordered = || {
+            let taken = self.steps.iter().filter_map(|step| match step {
+                Step::Skip(_) => None,
+                Step::Take { name, .. } => Some(name),
+            });
+            taken.chain(self.defaults.iter().map(|(name, _)| name)).eq(fields)
+        };
+        let (known, ordered) = self.ordered.get_or_init(|| (fields, is_ordered()));
+        if std::ptr::eq(*known, fields) { *ordered } else { is_ordered() }
     }
 }
 
@@ -189,14 +210,14 @@ impl Read {
             Read::One(primitive, promotion) => primitive.read(cursor, promotion),
             Read::Nullable { null_at, primitive, promotion } => match cursor.long()? {
                 at if at == null_at => Some(Plain::Null),
-                0 | 1 => Some(Plain::Some(Box::new(primitive.read(cursor, promotion)?))),
+                0 | 1 => primitive.read(cursor, promotion),
                 _ => None,
             },
         }
     }
 }
 
-/// The fields of a body, as a map.
+/// The fields of a body, as a map or in their order.
 struct Fields<'p, 'a> {
     direct: &'p Direct,
     shapes: &'p Shapes,
@@ -207,13 +228,53 @@ struct Fields<'p, 'a> {
     read: Option<Plain<'a>>,
 }
 
-struct Root<'f, 'p, 'a>(&'f mut Fields<'p, 'a>);
+impl<'p, 'a> Fields<'p, 'a> {
+    /// Reads on to the next field that is wanted, and its name: the values by default come last.
+    fn advance(&mut self) -> Result<Option<(&'p str, Plain<'a>)>, Error> {
+        let direct = self.direct;
+        let bad = || Error::custom("the body is not what the schema says");
+        while let Some(step) = direct.steps.get(self.step) {
+            self.step += 1;
+            match step {
+                Step::Skip(shape) => self.shapes.skip(shape, &mut self.cursor).ok_or_else(bad)?,
+                Step::Take { name, read } => return Ok(Some((name, read.read(&mut self.cursor).ok_or_else(bad)?))),
+            }
+        }
+        let Some((name, value)) = direct.defaults.get(self.default) else { return Ok(None) };
+        self.default += 1;
+        Ok(Some((name, value.clone())))
+    }
+
+    /// Whether nothing is left that was to be read, and no byte.
+    fn are_done(&mut self) -> bool {
+        matches!(self.advance(), Ok(None)) && self.cursor.is_at_end()
+    }
+}
+
+struct Root<'f, 'p, 'a> {
+    fields: &'f mut Fields<'p, 'a>,
+    /// Whether `T` may be given its fields without their names.
+    may_be_ordered: bool,
+}
 
 impl<'de> Deserializer<'de> for Root<'_, '_, 'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(self.0)
+        visitor.visit_map(self.fields)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        if self.may_be_ordered && self.fields.direct.is_ordered(fields) {
+            visitor.visit_seq(self.fields)
+        } else {
+            visitor.visit_map(self.fields)
+        }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -222,7 +283,16 @@ impl<'de> Deserializer<'de> for Root<'_, '_, 'de> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        seq tuple tuple_struct map struct enum identifier ignored_any
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+impl<'de> SeqAccess<'de> for &mut Fields<'_, 'de> {
+    type Error = Error;
+
+    fn next_element_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<Option<V::Value>, Error> {
+        let Some((_, value)) = self.advance()? else { return Ok(None) };
+        seed.deserialize(value).map(Some)
     }
 }
 
@@ -230,21 +300,8 @@ impl<'de> MapAccess<'de> for &mut Fields<'_, 'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let direct = self.direct;
-        let bad = || Error::custom("the body is not what the schema says");
-        while let Some(step) = direct.steps.get(self.step) {
-            self.step += 1;
-            match step {
-                Step::Skip(shape) => self.shapes.skip(shape, &mut self.cursor).ok_or_else(bad)?,
-                Step::Take { name, read } => {
-                    self.read = Some(read.read(&mut self.cursor).ok_or_else(bad)?);
-                    return key(name, seed).map(Some);
-                }
-            }
-        }
-        let Some((name, value)) = direct.defaults.get(self.default) else { return Ok(None) };
-        self.default += 1;
-        self.read = Some(value.clone());
+        let Some((name, value)) = self.advance()? else { return Ok(None) };
+        self.read = Some(value);
         key(name, seed).map(Some)
     }
 
@@ -273,14 +330,12 @@ impl<'de> Deserializer<'de> for Plain<'de> {
             Plain::Str(s) => visitor.visit_borrowed_str(s),
             Plain::Owned(s) => visitor.visit_string(s),
             Plain::Bytes(b) => visitor.visit_borrowed_bytes(b),
-            Plain::Some(value) => value.deserialize_any(visitor),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
             Plain::Null => visitor.visit_none(),
-            Plain::Some(value) => visitor.visit_some(*value),
             value => visitor.visit_some(value),
         }
     }

@@ -154,6 +154,37 @@ fn a_reader_that_is_no_record_is_refused() {
     assert_ne!(hash_of("a"), hash_of("b"));
 }
 
+/// A type that knows its fields by their names only.
+#[derive(Debug, PartialEq)]
+struct ByName(BTreeMap<String, serde_json::Value>);
+
+impl<'de> Deserialize<'de> for ByName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<ByName, D::Error> {
+        struct Named;
+        impl<'de> serde::de::Visitor<'de> for Named {
+            type Value = ByName;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("fields with their names")
+            }
+
+            fn visit_map<M: serde::de::MapAccess<'de>>(self, map: M) -> std::result::Result<ByName, M::Error> {
+                BTreeMap::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(ByName)
+            }
+        }
+        deserializer.deserialize_struct("Login", &["user_id", "ip", "at", "weight", "success", "raw"], Named)
+    }
+}
+
+#[test]
+fn a_type_that_wants_names_gets_them() {
+    let schema = Schema::parse_str(READER).unwrap();
+    let shapes = Shapes::compile(&schema).unwrap();
+    let direct = Direct::compile(&schema, &shapes, &schema).unwrap();
+    let read = direct.decode::<ByName>(&shapes, &bytes_of(&schema, login())).unwrap();
+    assert_eq!((read.0.len(), &read.0["user_id"], &read.0["raw"]), (6, &"u".into(), &9.into()));
+}
+
 /// A field of a generated writer: its name, schema and value.
 fn fields() -> impl Strategy<Value = Vec<(String, &'static str, Value)>> {
     let text = "[a-zä]{0,9}";
@@ -194,7 +225,8 @@ fn fields() -> impl Strategy<Value = Vec<(String, &'static str, Value)>> {
         field("raw", r#""int""#, int()),
         field("other", r#""bytes""#, prop::collection::vec(any::<u8>(), 0..5).prop_map(Value::Bytes).boxed()),
     ];
-    (user, ip, at, weight, success, raw).prop_map(|(a, b, c, d, e, f)| vec![a, b, c, d, e, f]).prop_shuffle()
+    let ordered = (user, ip, at, weight, success, raw).prop_map(|(a, b, c, d, e, f)| vec![a, b, c, d, e, f]).boxed();
+    prop_oneof![ordered.clone().prop_shuffle(), ordered]
 }
 
 fn schema_of(fields: &[(String, &str, Value)]) -> String {
