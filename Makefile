@@ -79,6 +79,8 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	compose/e2e/run two_processes --events 20000
 	compose/e2e/run registry_outage --events 20000 --outage 32
 	compose/e2e/run hard_broker --events 20000
+	compose/e2e/run lakehouse --kills 60
+	compose/e2e/run lakehouse_kafka
 
 lint: build-notice fmt deny tidy ## formatting, clippy without a warning, licences, the project's own rules
 	cargo clippy --workspace --all-targets -- --deny warnings

@@ -13,6 +13,8 @@ import unittest
 
 import crashes
 import hard_broker
+import lakehouse
+import lakehouse_kafka
 import registry_outage
 import traffic
 import two_processes
@@ -20,6 +22,7 @@ from scene import Failure, Scene, say
 from services import Services
 
 SCENARIOS = {"crashes": crashes, "hard_broker": hard_broker, "registry_outage": registry_outage, "two_processes": two_processes}
+KILLS = 12
 
 
 def parse(arguments):
@@ -27,15 +30,20 @@ def parse(arguments):
     if not arguments or arguments[0].startswith("--"):
         arguments = ["crashes", *arguments]
     parser = argparse.ArgumentParser(prog="compose/e2e/run", description=__doc__)
-    parser.add_argument("scenario", choices=[*SCENARIOS, "connectors", "harness", "watch"])
+    parser.add_argument("scenario", choices=[*SCENARIOS, "lakehouse", "lakehouse_kafka", "connectors", "harness", "watch"])
     parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
-    parser.add_argument("--kills", type=int, default=12, help="kill -9 of the job")
+    parser.add_argument("--kills", type=int, help=f"kill -9 of the job; {KILLS}, lakehouse {lakehouse.KILLS}")
     parser.add_argument("--broker-kills", type=int, default=3, help="kill -9 of the broker")
     parser.add_argument("--outage", type=float, default=4.0, help="seconds for which the registry is away, beside the time it takes to start")
     parser.add_argument("--seed", type=int, help="default: a new one each run, printed")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.kills is None:
+        options.kills = lakehouse.KILLS if options.scenario == "lakehouse" else KILLS
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1 << 31)
+    return options
 
 
 def harness():
@@ -51,26 +59,32 @@ def connectors():
         return max(subprocess.run([tests, "--ignored"], env=environment, check=False).returncode for tests in programs)
 
 
-def watch(options):
-    """The live page; the only part that needs a browser."""
-    import live_page
-
+def alone(play, options, again):
+    """A part that is no `Scene`: `play` in a folder of its own. `again` is how to run it so once more."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
+    say(f"{again}, in {folder}")
     started = time.monotonic()
     try:
-        live_page.play(folder)
+        play(folder)
     except Failure as failure:
         say(f"FAILED after {time.monotonic() - started:.0f} s: {failure}")
-        say(f"log and screenshots stay in {folder}")
+        say(f"what it left stays in {folder}; again: compose/e2e/run {again}")
         print("e2e: 0 passed, 1 failed", flush=True)
         return 1
     if options.keep:
-        say(f"log and screenshots are in {folder}")
+        say(f"what it left is in {folder}")
     else:
         shutil.rmtree(folder)
     say(f"passed in {time.monotonic() - started:.0f} s")
     print("e2e: 1 passed, 0 failed", flush=True)
     return 0
+
+
+def watch(options):
+    """The live page; the only part that needs a browser."""
+    import live_page
+
+    return alone(live_page.play, options, "watch")
 
 
 def main():
@@ -81,7 +95,12 @@ def main():
         return harness()
     if options.scenario == "watch":
         return watch(options)
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
+    if options.scenario == "lakehouse_kafka":
+        return alone(lambda folder: lakehouse_kafka.play(folder, options), options, f"lakehouse_kafka --seed {options.seed}")
+    if options.scenario == "lakehouse":
+        again = f"lakehouse --seed {options.seed} --kills {options.kills}"
+        return alone(lambda folder: lakehouse.play(folder, options), options, again)
+    seed = options.seed
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
     say(f"{options.scenario}, seed {seed}, in {folder}")
     started = time.monotonic()

@@ -12,6 +12,10 @@ PROFILE = "local"
 INPUT = "login-events"
 ENRICHED, ANOMALIES, LATE, DLQ = "login-events-enriched", "login-anomalies", "login-events-late", "login-events-dlq"
 OUTPUTS = (ENRICHED, ANOMALIES, LATE, DLQ)
+LAKEHOUSE = "jobs/lakehouse.rs"
+LAKEHOUSE_SINK = "lakehouse"
+# What it logs when a checkpoint's manifest is not whole, and when a table is ahead of the checkpoint that it restores.
+DAMAGED, AHEAD = "a checkpoint is damaged and passed over", "the table is ahead of the restored checkpoint: its keys are read anew"
 EXIT_FENCED = 5
 # What its Kafka clients call themselves: librdkafka's default.
 CLIENT_ID = "rdkafka"
@@ -32,21 +36,22 @@ class Product:
     """One data folder and the processes that live on it, one after the other. They log to one file."""
 
     def __init__(self, data, services, geo, log):
-        self.data, self.log, self.geo = pathlib.Path(data), pathlib.Path(log), geo
+        self.data, self.log = pathlib.Path(data), pathlib.Path(log)
         self.env = os.environ | {"KAFKA_BROKERS": services.brokers, "REGISTRY_URL": services.registry}
+        self.flags = ["--set", f"geo={geo}"]
         self.process = None
 
     def _command(self, *verb):
         return [os.environ["DATAFLOW_BIN"], *verb, JOB, "--profile", PROFILE, "--data", str(self.data)]
 
-    def start(self):
+    def start(self, *flags):
         assert self.process is None, "one life at a time"
         with self.log.open("ab") as log:
             log.write(b"---- start ----\n")
             log.flush()
             # A session of its own: what it starts (the job's binary) is killed with it.
             self.process = subprocess.Popen(
-                [*self._command("run"), "--set", f"geo={self.geo}"],
+                [*self._command("run"), *self.flags, *flags],
                 cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def exit_code(self):
@@ -83,8 +88,8 @@ class Product:
         return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
 
     def manifests(self):
-        """Complete manifests, newest last: their names start with the epoch, with leading zeros."""
-        return sorted((self.data / "checkpoints" / "manifests").glob("*.json"))
+        """Complete manifests, newest last: EPOCH-GENERATION.json."""
+        return sorted((self.data / "checkpoints" / "manifests").glob("*.json"), key=lambda file: [int(part) for part in file.stem.split("-")])
 
     def manifest_offsets(self):
         """{partition: next offset to read} of the newest manifest; None without one."""
@@ -103,6 +108,45 @@ class Product:
     def last_lines(self, count=15):
         lines = self.log.read_text(errors="replace").splitlines()[-count:] if self.log.exists() else []
         return "last lines of " + str(self.log) + ":\n    " + "\n    ".join(lines)
+
+
+class Lakehouse(Product):
+    """The lakehouse from a folder of files into a folder: profile `files`. Its log is JSON."""
+
+    def __init__(self, source, output, checkpoint_ms):
+        self._open("files", output / ".data", output, [f"input={source}", f"output={output}"], checkpoint_ms)
+
+    def _open(self, profile, data, output, settings, checkpoint_ms):
+        self.profile, self.data, self.log, self.env = profile, data, output.with_suffix(".log"), os.environ
+        self.warehouse, self.flags, self.process = output / "warehouse", ["--log-format", "json"], None
+        self.settings = [*settings, f"runtime.checkpoint_interval_ms={checkpoint_ms}"]
+
+    def _command(self, *verb):
+        settings = [flag for setting in self.settings for flag in ("--set", setting)]
+        return [os.environ["DATAFLOW_BIN"], *verb, LAKEHOUSE, "--profile", self.profile, "--data", str(self.data), *settings]
+
+    def warnings(self, since):
+        """What it logged, as objects, from this byte of the log on."""
+        with self.log.open("rb") as log:
+            log.seek(since)
+            lines = log.read().splitlines()
+        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+
+
+class KafkaLakehouse(Lakehouse):
+    """The lakehouse from Debezium's topics into a folder: profile `local`, but for where the tables are."""
+
+    def __init__(self, services, pageviews, output, checkpoint_ms):
+        warehouse = output / "warehouse"
+        place = [f'sinks.lakehouse.catalog={{ sqlite = "{warehouse}/catalog.db" }}', f'sinks.lakehouse.storage={{ folder = "{warehouse}" }}']
+        self._open("local", output / "data", output, [f"pageviews={pageviews}", *place], checkpoint_ms)
+        self.env = os.environ | {"KAFKA_BROKERS": services.brokers, "REGISTRY_URL": services.registry}
+
+
+def last_outputs(manifest):
+    """{table: the last epoch with output of it} of the lakehouse, as of a manifest."""
+    sinks = json.loads(manifest.read_text().splitlines()[0])["sinks"]
+    return {name.removeprefix(f"{LAKEHOUSE_SINK}/"): sink["last_output"] for name, sink in sinks.items()}
 
 
 def offsets_of(manifest):

@@ -1,6 +1,7 @@
 //! Where data comes from and goes to: sources, decoding, sinks.
 
 pub mod decode;
+pub mod envelope;
 pub mod kafka_settings;
 pub mod sink;
 pub mod source;

@@ -12,10 +12,12 @@ use dataflow_connectors::decode::registry::{
     Lookup, RegistrySettings, SCHEMA_BYTES_MAX, SCHEMAS_BYTES_MAX, SchemaStore, Schemas, UNKNOWN_MAX,
 };
 use dataflow_connectors::decode::{RECORD_BYTES_MAX, UNDECODABLE};
+use dataflow_connectors::envelope::debezium::DebeziumJsonDecoder;
+use dataflow_connectors::envelope::{BareJson, NOT_A_CHANGE};
 use dataflow_connectors::source::ndjson::NdjsonSource;
 use dataflow_core::{
-    Clock, Decode, Decoded, Environment, Micros, Poll, Random, Record, SchemaBinding, Source, SourceId, Spawner, Task,
-    TaskState, Waker,
+    Clock, Column, ColumnType, Decode, Decoded, Environment, Micros, Poll, Random, Record, SchemaBinding, Source,
+    SourceId, Spawner, TableSchema, Task, TaskState, Waker,
 };
 use dataflow_state::storage::MemoryStorage;
 use serde::Deserialize;
@@ -243,6 +245,32 @@ fn records_that_are_large() {
     within("100 MiB of JSON", MIB, || assert_eq!(JsonDecoder::<Login>::default().decode(&json), DEAD));
     let nested = Record { offset: 0, key: None, value: Some("{\"a\":[".repeat(RECORD_BYTES_MAX / 6).into()) };
     within("nested JSON", 2 * RECORD_BYTES_MAX, || assert_eq!(JsonDecoder::<Login>::default().decode(&nested), DEAD));
+}
+
+#[test]
+fn changes_that_unfold() {
+    let _turn = turn();
+    let column = Column { name: "id".to_owned(), kind: ColumnType::Int, is_nullable: false };
+    let table = TableSchema { columns: vec![column], key: vec![0] };
+    let mut decoder = DebeziumJsonDecoder::new(table, BareJson::default()).unwrap();
+    let mut check = |what: &str, text: String, most: usize, reason: Option<&'static str>| {
+        let record = Record { offset: 0, key: None, value: Some(text.into()) };
+        match within(what, most, || decoder.decode(&record)) {
+            Decoded::Value(_) => assert_eq!(None, reason, "{what}"),
+            Decoded::Dead(dead) => assert_eq!(Some(dead), reason, "{what}"),
+            Decoded::Unresolved => panic!("{what}: there is nobody to ask"),
+        }
+    };
+    let change = |rest: &str| format!(r#"{{"__op":"c","id":1{rest}}}"#);
+    check("a million members", change(&r#","a":1"#.repeat(1_000_000)), MIB, None);
+    check("a member a million times", change(&r#","id":1"#.repeat(1_000_000)), MIB, None);
+    check("nested members", change(&format!(r#","a":{}1"#, r#"{"a":"#.repeat(1_000_000))), 16 * MIB, Some(UNDECODABLE));
+    let with_schema = |zeros: usize, payload: &str| {
+        format!(r#"{{"schema":{{"fields":[0{}]}},"payload":{payload}}}"#, ",0".repeat(zeros))
+    };
+    check("a schema of zeros", with_schema(SCHEMA_BYTES_MAX / 2 - 100, &change("")), RECORD_PEAK_MAX, None);
+    check("a larger schema", with_schema(SCHEMA_BYTES_MAX, &change("")), MIB, Some(UNDECODABLE));
+    check("a schema of nothing", with_schema(SCHEMA_BYTES_MAX, r#"{"id":1}"#), MIB, Some(NOT_A_CHANGE));
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn run(workers: usize) {
         workers,
         sources: vec![Arc::new(Empty)],
         sinks: vec![Box::new(NoSink)],
+        table_sinks: Vec::new(),
         lookups: Vec::new(),
         recorded: Some((1..=EPOCHS).map(row).collect()),
     })

@@ -3,7 +3,9 @@
 pub mod avro;
 pub mod framing;
 pub mod json;
+pub mod raw;
 pub mod registry;
+pub(crate) mod writers;
 
 use dataflow_core::Record;
 
@@ -17,7 +19,7 @@ pub const UNDECODABLE: &str = "undecodable";
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
 
 /// Whether a record is small enough to be decoded.
-fn is_decodable(record: &Record) -> bool {
+pub(crate) fn is_decodable(record: &Record) -> bool {
     let bytes = [&record.key, &record.value].into_iter().flatten().map(|part| part.len()).sum::<usize>();
     bytes <= RECORD_BYTES_MAX
 }

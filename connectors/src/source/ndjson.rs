@@ -6,6 +6,14 @@
 //! {"partition":2,"offset":3,"raw":"e30="}                         value: those bytes (null: none); key: none
 //! ```
 //!
+//! Or the lines of one table in a file of change events ([`NdjsonSource::of_table`]), which say their table and no position:
+//!
+//! ```text
+//! {"table":"items","op":"c","before":null,"after":{...}}          one partition; offset: the rank among the table's lines
+//! ```
+//!
+//! Or all lines as they are ([`NdjsonSource::lines`]), blank ones and broken ones too, each at its rank in one partition.
+//!
 //! Lines stand in their order of arrival, all partitions mixed; the offsets of a partition follow one another. A reader
 //! holds the byte position of each record of its own partitions, never the text. With `follow` the files may grow and new ones
 //! may come; a last line without its newline then waits for it. Without, the end of the files is the end of the source.
@@ -47,13 +55,45 @@ pub struct NdjsonSource {
     name: String,
     path: PathBuf,
     partitions: Option<u32>,
+    numbering: Numbering,
     follow: Option<Arc<dyn Spawner>>,
+}
+
+/// What gives a line its partition and offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Numbering {
+    /// The line itself.
+    Stated,
+    /// Its rank among the lines of this table; others are passed over.
+    OfTable(String),
+    /// Its rank among all lines.
+    Ranked,
 }
 
 impl NdjsonSource {
     /// Reads `path`: a file, or the `.ndjson` files of a folder in the order of their names.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> NdjsonSource {
-        NdjsonSource { name: name.into(), path: path.into(), partitions: None, follow: None }
+        NdjsonSource {
+            name: name.into(),
+            path: path.into(),
+            partitions: None,
+            numbering: Numbering::Stated,
+            follow: None,
+        }
+    }
+
+    /// Reads the lines whose `table` is this one, as one partition, each at its rank.
+    #[must_use]
+    pub fn of_table(mut self, table: impl Into<String>) -> NdjsonSource {
+        (self.numbering, self.partitions) = (Numbering::OfTable(table.into()), Some(1));
+        self
+    }
+
+    /// Reads every line, whatever it says, as one partition, each at its rank.
+    #[must_use]
+    pub fn lines(mut self) -> NdjsonSource {
+        (self.numbering, self.partitions) = (Numbering::Ranked, Some(1));
+        self
     }
 
     /// There are partitions `0..count`, also those without a record; a line of another is an error.
@@ -142,6 +182,12 @@ struct Head {
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// What a line of [`NdjsonSource::of_table`] must say.
+#[derive(Deserialize)]
+struct OfTable {
+    table: String,
 }
 
 #[derive(Deserialize)]
@@ -267,8 +313,26 @@ impl Index {
         let Scanned { path, lines, .. } = &self.files[file];
         let refuse = |why: &str| Error::user(format!("read '{}': line {} {why}", path.display(), lines + 1));
         let is_long = line.len() > LINE_BYTES_MAX;
-        if !is_long && line.iter().all(u8::is_ascii_whitespace) {
+        let line_length = if is_long { TOO_LONG } else { line.len() as u32 };
+        if !is_long && line.iter().all(u8::is_ascii_whitespace) && self.source.numbering != Numbering::Ranked {
             return Ok(());
+        }
+        if let Numbering::OfTable(table) = &self.source.numbering {
+            let hint = "each line is a JSON object with 'table' and no longer than that";
+            let found: OfTable = match is_long {
+                true => return Err(refuse(&format!("is longer than {LINE_BYTES_MAX} bytes")).hint(hint)),
+                false => {
+                    serde_json::from_slice(line).map_err(|e| refuse("does not say its table").because(e).hint(hint))?
+                }
+            };
+            if found.table != *table {
+                return Ok(());
+            }
+        }
+        if self.source.numbering != Numbering::Stated {
+            let offset = self.partitions.get(&0).map_or(0, Entries::end);
+            let head = Head { partition: 0, offset, raw: None };
+            return if self.worker == 0 { self.entry(file, position, line_length, head) } else { Ok(()) };
         }
         let hint = "each line is a JSON object with 'partition', 'offset', and 'event' or 'raw'";
         let head: Head = match is_long {
@@ -297,6 +361,13 @@ impl Index {
         if let Some(raw) = &head.raw {
             raw_bytes(raw.as_deref()).map_err(refuse)?;
         }
+        self.entry(file, position, line_length, head)
+    }
+
+    /// Notes where a record lies.
+    fn entry(&mut self, file: usize, position: u64, length: u32, head: Head) -> Result<()> {
+        let Scanned { path, lines, .. } = &self.files[file];
+        let refuse = |why: &str| Error::user(format!("read '{}': line {} {why}", path.display(), lines + 1));
         let expected = self.partitions.get(&head.partition).map(Entries::end);
         if expected.is_some_and(|expected| head.offset != expected) {
             let expected = expected.unwrap_or(0);
@@ -310,7 +381,6 @@ impl Index {
         }
         let first = head.offset;
         let entries = self.partitions.entry(head.partition).or_insert(Entries { first, entries: Vec::new() });
-        let length = if is_long { TOO_LONG } else { line.len() as u32 };
         entries.entries.push(Entry { position, length, file: file as u32 });
         self.records += 1;
         Ok(())
@@ -440,6 +510,10 @@ impl SourceReader for NdjsonReader {
             let offset = place.next;
             out.push(match entry.length {
                 TOO_LONG => Record { offset, key: None, value: None },
+                _ if self.index.source.numbering != Numbering::Stated => {
+                    let line = place.line(*entry, &self.index.files)?;
+                    Record { offset, key: None, value: Some(Bytes::copy_from_slice(line)) }
+                }
                 _ => record(offset, place.line(*entry, &self.index.files)?, path)?,
             });
             place.next += 1;

@@ -41,6 +41,17 @@ pub trait EventTime {
     fn event_time(&self) -> Result<Micros, &'static str>;
 }
 
+/// A record's value as it came, for whoever parses it himself: a line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawRecord(pub Bytes);
+
+impl EventTime for RawRecord {
+    /// Its content may say a time; the engine does not ask for it: none is late, and no watermark waits for one.
+    fn event_time(&self) -> Result<Micros, &'static str> {
+        Ok(Micros(0))
+    }
+}
+
 /// A record that could not be used: kept with the reason, never dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {

@@ -8,6 +8,7 @@
 pub mod actor;
 pub mod binding;
 pub mod caught;
+pub mod change;
 pub mod environment;
 pub mod error;
 pub mod event;
@@ -19,6 +20,7 @@ pub mod shard;
 pub mod sink;
 pub mod source;
 pub mod storage;
+pub mod tables;
 pub mod time;
 pub mod watermark;
 
@@ -27,7 +29,7 @@ pub use binding::{Advance, Binding, BindingState, ChainHash, SchemaBinding, Tabl
 pub use caught::{caught, is_caught};
 pub use environment::{Clock, Environment, Random};
 pub use error::{Error, Fault, Result};
-pub use event::{DeadLetter, EventTime, Position, Stamped};
+pub use event::{DeadLetter, EventTime, Position, RawRecord, Stamped};
 pub use generation::{Generation, Lineage, Marker};
 pub use partition::{Partition, SourceId};
 pub use row::{Column, ColumnType, Datum, Row, TableSchema, TotalF64};
@@ -35,6 +37,7 @@ pub use shard::{SHARDS, Shard, stable_hash};
 pub use sink::{EpochOutput, OutputRow, RowOrder, Sink, SinkIdentity, TopicId};
 pub use source::{Decode, Decoded, Discovered, Poll, Record, Source, SourceReader};
 pub use storage::{AppendFile, Storage, replace_file};
+pub use tables::{RowLocation, TableChanges, TableCommit, TableCommitter, TableFiles, TableSink, TableWriter};
 pub use time::Micros;
 
 /// The version number that every output agrees on: the timely timestamp, one tick of the job's clock.

@@ -178,6 +178,16 @@ impl Row {
     pub fn get(&self, at: usize) -> &Datum {
         &self.0[at]
     }
+
+    /// Bytes in memory, roughly.
+    pub fn weight(&self) -> usize {
+        let beside = |datum: &Datum| match datum {
+            Datum::Text(text) => text.len(),
+            Datum::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        };
+        size_of::<Row>() + self.0.iter().map(|datum| size_of::<Datum>() + beside(datum)).sum::<usize>()
+    }
 }
 
 impl FromIterator<Datum> for Row {

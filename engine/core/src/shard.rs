@@ -23,6 +23,17 @@ impl Shard {
     pub fn worker(self, peers: usize) -> usize {
         usize::from(self.0) % peers
     }
+
+    /// The shards that `worker` owns among `peers` workers.
+    pub fn owned_by(worker: usize, peers: usize) -> impl Iterator<Item = Shard> {
+        (0..SHARDS).map(Shard).filter(move |shard| shard.worker(peers) == worker)
+    }
+
+    /// A key in this shard that begins with `prefix`: for what belongs to the shard, or to whoever owns it, and to no key of the data.
+    pub fn key_with(self, prefix: &[u8]) -> Vec<u8> {
+        let mut keys = (0_u32..).map(|n| [prefix, &n.to_be_bytes()].concat());
+        keys.find(|key| Shard::of(key) == self).expect("the hash reaches every shard")
+    }
 }
 
 /// XXH3-64 with seed 0: stable across versions, machines and runs.
@@ -33,6 +44,13 @@ pub fn stable_hash(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_shard_has_a_key_of_its_own() {
+        let own: Vec<Shard> = Shard::owned_by(1, 3).collect();
+        assert_eq!((own.len(), own[0], own[1]), (21, Shard(1), Shard(4)));
+        assert!((0..SHARDS).all(|shard| Shard::of(&Shard(shard).key_with(b"x")).0 == shard));
+    }
 
     /// XXH3's published vector for the empty input, and two of our own keys as they were when the first checkpoint was written.
     #[test]

@@ -1,16 +1,27 @@
 //! A job as its author sees it: named inputs, parameters, and topics to write to.
 
 use crate::wiring::{Decoders, Topics};
-use dataflow_core::{DeadLetter, Epoch, Error, EventTime, OutputRow, Result, Stamped, TopicId};
+use dataflow_core::change::{Change, ChangeEvent, Op};
+use dataflow_core::{
+    Column, ColumnType, Datum, DeadLetter, Epoch, Error, EventTime, Micros, OutputRow, Partition, Position, Result,
+    Row, Stamped, TableSchema, TopicId,
+};
+use dataflow_operators::collection::durable_collection;
+use dataflow_operators::table_row;
+use dataflow_operators::view::{TableRow, Text, View};
 use dataflow_runtime::job::JobScope;
+use differential_dataflow::AsCollection;
 use serde::{Serialize, de::DeserializeOwned};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
+use timely::dataflow::operators::core::Concatenate;
+use timely::dataflow::operators::vec::Map;
 
 /// A job file: what [`crate::main`] is given.
 pub struct JobFile {
@@ -27,6 +38,8 @@ pub struct JobFile {
 pub(crate) struct JobWiring {
     pub(crate) params: toml::Table,
     pub(crate) topics: Topics,
+    /// Sink by table.
+    pub(crate) tables: BTreeMap<String, String>,
     pub(crate) decoders: Arc<Decoders>,
     /// What the graph asked for while it was built.
     pub(crate) asked: Arc<Mutex<Asked>>,
@@ -38,12 +51,16 @@ pub(crate) struct Asked {
     pub(crate) params: BTreeSet<String>,
     pub(crate) sources: BTreeSet<String>,
     pub(crate) topics: BTreeSet<String>,
+    /// With their shapes.
+    pub(crate) tables: BTreeMap<String, TableSchema>,
 }
 
 /// The scope of a job under construction, on one worker.
 pub struct Job<'a, 's> {
     scope: &'a mut JobScope<'s>,
     wiring: &'a JobWiring,
+    /// Of the tables and facts read so far.
+    dead: Vec<StreamVec<'s, Epoch, DeadLetter>>,
 }
 
 /// A source's records and what of it could not be read.
@@ -54,9 +71,59 @@ pub struct Input<'s, T: Clone + 'static> {
     pub dead: StreamVec<'s, Epoch, DeadLetter>,
 }
 
+/// A source of a table's changes.
+pub struct TableSource<'s, R> {
+    schema: TableSchema,
+    events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>,
+    rows: PhantomData<fn() -> R>,
+}
+
+/// A source of facts: rows that come and never go.
+pub struct FactSource<'s, R, D: Clone + 'static> {
+    facts: TableSource<'s, R>,
+    /// Records that are none, with their places. These are not kept: they come once, in the epoch that reads them.
+    pub refused: View<'s, (Text, D)>,
+}
+
+table_row! {
+    /// A record that could not be read.
+    pub struct DeadRecord("bronze.dead_letters") {
+        /// The clock of the epoch that read it.
+        pub ingestion_time: Micros,
+        /// Where it stood: `source/partition@offset`.
+        pub place: Text,
+        /// Why it is none.
+        pub reason: Text,
+        /// Its key, with what is not ASCII escaped.
+        pub raw_key: Option<Text>,
+        /// Its value, likewise.
+        pub raw_value: Option<Text>,
+    }
+}
+
+/// The names of the columns in front of a fact's own: where it stood, which is its key.
+const FACT_PLACE: [(&str, ColumnType); 3] =
+    [("_source", ColumnType::Int), ("_partition", ColumnType::Long), ("_offset", ColumnType::Long)];
+
+/// A fact's row as a collection keeps it: by its place, because equal facts each count.
+fn fact_schema<R: TableRow>() -> TableSchema {
+    let place = FACT_PLACE.map(|(name, kind)| Column { name: name.to_owned(), kind, is_nullable: false });
+    TableSchema { columns: place.into_iter().chain(R::schema().columns).collect(), key: vec![0, 1, 2] }
+}
+
+fn fact(position: Position, time: Micros, row: Row) -> Stamped<ChangeEvent> {
+    let Partition { source, index } = position.partition;
+    let place = [Datum::Int(source.0.into()), Datum::Long(index.into()), Datum::Long(position.offset as i64)];
+    let key = place.iter().cloned().collect();
+    let row = Some(place.into_iter().chain(row.0.iter().cloned()).collect());
+    let (op, unavailable) = (Op::Create, Vec::new());
+    let change = Change { op, position: None, key, row, unavailable, replaces: None, transaction: None };
+    Stamped { time, position, data: ChangeEvent::Change(change) }
+}
+
 impl<'a, 's> Job<'a, 's> {
     pub(crate) fn new(scope: &'a mut JobScope<'s>, wiring: &'a JobWiring) -> Job<'a, 's> {
-        Job { scope, wiring }
+        Job { scope, wiring, dead: Vec::new() }
     }
 
     /// A parameter of the settings, which `--set name=value` changes.
@@ -89,6 +156,116 @@ impl<'a, 's> Job<'a, 's> {
         let decoder = self.wiring.decoders.open::<T>(name, schema)?;
         let (records, dead) = self.scope.source(name, decoder)?;
         Ok(Input { records, dead })
+    }
+
+    /// Reads the changes of a table from the source `name`; [`Job::current`] keeps its rows.
+    ///
+    /// # Errors
+    /// When the profile does not wire it, or an operator was built already: sources come first.
+    pub fn read_table<R: TableRow>(&mut self, name: &str) -> Result<TableSource<'s, R>> {
+        self.asked(|asked| &mut asked.sources, name);
+        let schema = R::schema();
+        let decoder = self.wiring.decoders.open_changes(name, &schema)?;
+        let (events, dead) = self.scope.source(name, decoder)?;
+        self.dead.push(dead);
+        Ok(TableSource { schema, events, rows: PhantomData })
+    }
+
+    /// The current rows of a table that is read. What can not be read goes to [`Job::dead_letters`].
+    ///
+    /// # Errors
+    /// When `R` has no key, or its state can not be restored.
+    pub fn current<R: TableRow>(&mut self, source: TableSource<'s, R>) -> Result<View<'s, R>> {
+        let TableSource { schema, events, .. } = source;
+        let rows = durable_collection(self.scope, R::TABLE, &schema, events)?;
+        View::of_table(&schema, rows.as_collection())
+    }
+
+    /// Reads the source `name`, whose records `parse` makes rows of; [`Job::all`] keeps them. A record may be nothing, or what `parse`
+    /// refuses, which comes back with its place (`source/partition@offset`).
+    ///
+    /// # Errors
+    /// When the profile does not wire it, or an operator was built already: sources come first.
+    pub fn read_facts<R, D>(
+        &mut self,
+        name: &str,
+        parse: impl Fn(&[u8]) -> Result<Option<R>, D> + 'static,
+    ) -> Result<FactSource<'s, R, D>>
+    where
+        R: TableRow,
+        D: differential_dataflow::ExchangeData,
+    {
+        self.asked(|asked| &mut asked.sources, name);
+        let decoder = self.wiring.decoders.open_raw(name)?;
+        let (records, dead) = self.scope.source(name, decoder)?;
+        let place_of = {
+            let plan = self.scope.plan().clone();
+            move |position: Position| format!("{}@{}", plan.partition_name(position.partition), position.offset)
+        };
+        self.dead.push(dead);
+        let parsed = records.map(move |record| (record.position, record.time, parse(&record.data.0)));
+        let refused = parsed.clone().unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
+            Pipeline,
+            &format!("Refused {name}"),
+            move |_, _| {
+                move |input, output| {
+                    input.for_each(|stamp, batch| {
+                        let epoch = *stamp.least().expect("records are stamped with their epoch");
+                        let refused =
+                            batch.drain(..).filter_map(|(position, _, parsed)| Some((position, parsed.err()?)));
+                        let rows = refused.map(|(position, why)| ((place_of(position).into(), why), epoch, 1));
+                        output.session(&stamp).give_iterator(rows);
+                    });
+                }
+            },
+        );
+        let events = parsed.flat_map(|(position, time, parsed)| Some(fact(position, time, parsed.ok()??.into_row())));
+        let facts = TableSource { schema: fact_schema::<R>(), events, rows: PhantomData };
+        Ok(FactSource { facts, refused: View::new(name, refused.as_collection()) })
+    }
+
+    /// All rows that a source of facts has brought: each record once, so as often as the row came.
+    ///
+    /// # Errors
+    /// When the state can not be restored.
+    pub fn all<R: TableRow, D: Clone + 'static>(&mut self, source: FactSource<'s, R, D>) -> Result<View<'s, R>> {
+        self.current(source.facts)
+    }
+
+    /// What could not be read of the tables and facts that the job has asked for up to here, as rows of a table.
+    pub fn dead_letters(&mut self) -> View<'s, DeadRecord> {
+        let clock = self.scope.clock();
+        let plan = self.scope.plan().clone();
+        let dead = self.scope.scope().concatenate(std::mem::take(&mut self.dead));
+        let rows = dead.map(move |letter| {
+            let place = format!("{}@{}", plan.partition_name(letter.position.partition), letter.position.offset);
+            let bytes = |bytes: Option<bytes::Bytes>| bytes.map(|bytes| bytes.to_vec());
+            let letter_of = (Text::from(place), Text::from(letter.reason), bytes(letter.key), bytes(letter.raw));
+            (letter_of, letter.epoch, 1)
+        });
+        View::new(DeadRecord::TABLE, rows.as_collection()).ingested(&clock, |now, (place, reason, key, raw)| {
+            DeadRecord {
+                ingestion_time: now,
+                place,
+                reason,
+                raw_key: key.map(|key| key.escape_ascii().to_string().into()),
+                raw_value: raw.map(|raw| raw.escape_ascii().to_string().into()),
+            }
+        })
+    }
+
+    /// Keeps `table` as the rows of `view`.
+    ///
+    /// # Errors
+    /// When no sink of the profile takes the table.
+    pub fn write_table<R: TableRow>(&mut self, view: View<'s, R>) -> Result<()> {
+        let table = R::TABLE;
+        self.wiring.asked.lock().expect("no holder panics").tables.insert(table.to_owned(), R::schema());
+        let sink = self.wiring.tables.get(table).ok_or_else(|| {
+            let known = self.wiring.tables.keys().map(String::as_str);
+            crate::profile::unknown("table", table, known, "no sink of the profile takes it: it")
+        })?;
+        self.scope.write_table(sink, table, R::schema(), view.map(R::into_row).into_collection().inner)
     }
 
     /// Writes `items` to the output topic `topic`, each as the row that `row` makes of it.

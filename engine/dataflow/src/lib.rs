@@ -36,6 +36,8 @@ pub mod prelude {
         LoginEvent, NewCountry, NewDevice, UnresolvedAddress, deliver,
     };
     pub use dataflow_operators::enrich::enrich;
+    pub use dataflow_operators::table_row;
+    pub use dataflow_operators::view::{TableRow, View, shop};
     pub use dataflow_operators::window::keyed_history::{Emit, keyed_findings, keyed_history};
     pub use std::process::ExitCode;
 }

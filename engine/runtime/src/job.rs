@@ -8,18 +8,21 @@ use crate::checkpoint_writer::PartCut;
 use crate::facts::{EpochFacts, SourceFacts, Tick};
 use crate::measures::keys::KeyLoad;
 use crate::plan::Plan;
+use crate::tables::{Changes, Schemas};
 use crate::ticker::Probes;
 use crate::time::{Late, split_late};
-use crate::{binder, sink, source, ticker};
+use crate::{binder, sink, source, tables, ticker};
 use dataflow_core::{
-    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputRow, Result, SourceId, Stamped,
+    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputRow, Result, SourceId, Stamped, TableSchema,
 };
 use dataflow_state::table::{KeyedTable, StateValue};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::core::Concatenate;
-use timely::dataflow::operators::{Probe, vec::Map};
+use timely::dataflow::operators::{Operator, Probe, vec::Map};
 use timely::dataflow::{Scope, StreamVec};
 
 /// The graph under construction on one worker.
@@ -32,7 +35,11 @@ pub struct JobScope<'s> {
     source_facts: Vec<StreamVec<'s, Epoch, SourceFacts>>,
     bound: Option<Bindings<'s>>,
     parts: Vec<StreamVec<'s, Epoch, ()>>,
+    /// What is cut, but may be so long after its epoch: no open epoch waits for it.
+    late_parts: Vec<StreamVec<'s, Epoch, ()>>,
     rows: BTreeMap<String, Vec<StreamVec<'s, Epoch, OutputRow>>>,
+    /// By sink and table.
+    tables: BTreeMap<String, BTreeMap<String, (TableSchema, Changes<'s>)>>,
 }
 
 #[derive(Clone)]
@@ -55,7 +62,9 @@ impl<'s> JobScope<'s> {
             source_facts: Vec::new(),
             bound: None,
             parts: Vec::new(),
+            late_parts: Vec::new(),
             rows: BTreeMap::new(),
+            tables: BTreeMap::new(),
         }
     }
 
@@ -108,6 +117,24 @@ impl<'s> JobScope<'s> {
         self.bindings().facts.clone()
     }
 
+    /// The clock of each epoch on every worker, that of the restored epoch first: the contents of tables come at that one. Builds the binder.
+    pub fn clock(&mut self) -> StreamVec<'s, Epoch, (Epoch, Micros)> {
+        let (restored, clock) = (self.plan.start.state.epoch, self.plan.start.state.clock);
+        type Builder = CapacityContainerBuilder<Vec<(Epoch, Micros)>>;
+        self.facts().unary::<Builder, _, _, _>(Pipeline, "Clock", move |mut capability, _| {
+            capability.downgrade(&restored);
+            let mut at_start = Some(capability).filter(|_| restored > 0);
+            move |input, output| {
+                if let Some(capability) = at_start.take() {
+                    output.session(&capability).give((restored, clock));
+                }
+                input.for_each(|stamp, batch| {
+                    output.session(&stamp).give_iterator(batch.drain(..).map(|facts| (facts.epoch, facts.clock)));
+                });
+            }
+        })
+    }
+
     /// Splits records into accepted and late ones. Builds the binder.
     pub fn accept<T: Clone + Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
@@ -129,13 +156,45 @@ impl<'s> JobScope<'s> {
         Ok(())
     }
 
+    /// Keeps `table` of the sink `name` as the collection that `changes` make up: rows with the epochs in which they come and go.
+    ///
+    /// # Errors
+    /// When the plan has no sink of tables of that name, or the table is written already.
+    pub fn write_table(&mut self, name: &str, table: &str, schema: TableSchema, changes: Changes<'s>) -> Result<()> {
+        if !self.plan.table_sinks.contains_key(name) {
+            let what = format!("the job writes tables to a sink '{name}' that the profile does not wire");
+            return Err(Error::user(what));
+        }
+        match self.tables.entry(name.to_owned()).or_default().insert(table.to_owned(), (schema, changes)) {
+            None => Ok(()),
+            Some(_) => Err(Error::user(format!("the job writes table '{table}' twice"))),
+        }
+    }
+
     /// Opens the state of operator `operator` on this worker; its cuts are announced on a stream given to [`JobScope::parts`].
     ///
     /// # Errors
     /// When the checkpoint's part is of a version that `V` can not read, or can not be restored.
     pub fn state<V: StateValue>(&self, operator: &str) -> Result<Stateful<V>> {
+        self.state_since(operator, self.plan.start.state.watermark)
+    }
+
+    /// As [`JobScope::state`], for values that expire by the epoch's clock and not by the watermark.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn state_by_clock<V: StateValue>(&self, operator: &str) -> Result<Stateful<V>> {
+        self.state_since(operator, Some(self.plan.start.state.clock))
+    }
+
+    /// As [`JobScope::state`], for values that never expire.
+    pub(crate) fn lasting_state<V: StateValue>(&self, operator: &str) -> Result<Stateful<V>> {
+        self.state_since(operator, None)
+    }
+
+    fn state_since<V: StateValue>(&self, operator: &str, time: Option<Micros>) -> Result<Stateful<V>> {
         let worker = self.scope.index();
-        let table = self.plan.open_table(operator, worker)?;
+        let table = self.plan.open_table(operator, worker, time)?;
         let load = KeyLoad::new(operator, worker);
         Ok(Stateful { table, load, plan: self.plan.clone(), operator: operator.to_owned(), worker })
     }
@@ -148,9 +207,8 @@ impl<'s> JobScope<'s> {
     /// Ends the graph: one operator for each sink, and the checkpoints. Before it no epoch is opened.
     ///
     /// # Errors
-    /// When the checkpoint holds state of an operator that the graph does not have.
+    /// When the checkpoint holds state of an operator that the graph does not have, or state can not be restored.
     pub fn finish(mut self) -> Result<()> {
-        self.plan.check_operators(self.scope.index())?;
         let Bindings { facts, durable } = self.bindings().clone();
         durable.clone().probe_with(&self.probes.durable);
         let mut settled = vec![durable.clone().map(|_| ())];
@@ -161,11 +219,42 @@ impl<'s> JobScope<'s> {
             staged.probe_with(&self.probes.staged);
             settled.push(committed);
         }
+        let commits = self.table_writers()?;
+        self.plan.check_operators(self.scope.index())?;
         let parts = self.scope.concatenate(std::mem::take(&mut self.parts));
         parts.clone().probe_with(&self.probes.staged);
+        let late = std::mem::take(&mut self.late_parts);
+        let parts = self.scope.concatenate(late.into_iter().chain([parts]));
         let settled = self.scope.concatenate(settled);
-        checkpoints(facts, parts, settled, &self.plan).probe_with(&self.probes.checkpointed);
+        let checkpointed = checkpoints(facts, parts, settled, &self.plan);
+        checkpointed.clone().probe_with(&self.probes.checkpointed);
+        for (name, schemas, intents) in commits {
+            let connection = self.plan.table_sinks[&name].clone();
+            // Its capabilities keep the dataflow running until all is committed; nothing else waits for it.
+            tables::committer(intents, durable.clone(), checkpointed.clone(), &self.plan, &connection, &schemas);
+        }
         Ok(())
+    }
+
+    /// The writers of all sinks of tables, with the intents that they give.
+    #[expect(clippy::type_complexity, reason = "what a committer takes, in its order")]
+    fn table_writers(&mut self) -> Result<Vec<(String, Arc<Schemas>, StreamVec<'s, Epoch, tables::WorkerIntent>)>> {
+        let mut commits = Vec::new();
+        for (name, tables) in std::mem::take(&mut self.tables) {
+            let connection = self.plan.table_sinks[&name].clone();
+            let (mut schemas, mut changes) = (Schemas::new(), Vec::new());
+            for (table, (schema, of_table)) in tables {
+                schemas.insert(table, schema);
+                changes.push(of_table);
+            }
+            let schemas = Arc::new(schemas);
+            let tables::WriterStreams { staged, parts, intents } =
+                tables::writer(self, &connection, &schemas, changes)?;
+            staged.probe_with(&self.probes.staged);
+            self.late_parts.push(parts);
+            commits.push((name, schemas, intents));
+        }
+        Ok(commits)
     }
 
     fn bindings(&mut self) -> &Bindings<'s> {
@@ -197,10 +286,10 @@ impl<V: StateValue> Stateful<V> {
     ///
     /// # Errors
     /// When the store can not be flushed.
-    pub fn cut(&mut self, epoch: Epoch, watermark: Option<Micros>) -> Result<()> {
+    pub fn cut(&mut self, epoch: Epoch, time: Option<Micros>) -> Result<()> {
         let clock = self.plan.environment.clock.clone();
         let began = clock.monotonic();
-        let cut = self.table.cut(&epoch.to_string(), watermark)?;
+        let cut = self.table.cut(&epoch.to_string(), time)?;
         let took = clock.monotonic().saturating_sub(began);
         self.plan.add_part(
             epoch,

@@ -14,10 +14,11 @@ use crate::link::Link;
 use crate::pace::UNDURABLE_EPOCHS_MAX;
 use crate::settings::RuntimeSettings;
 use crate::start::{self, CheckpointFacts, Doubt, LogFacts, SinkFacts, StartFacts};
+use crate::tables::{self, TableConnection};
 use dataflow_core::binding::{BindingState, PartitionState};
 use dataflow_core::{
     Binding, ChainHash, Environment, Epoch, Error, Generation, Lineage, Micros, Partition, Result, SchemaBinding, Sink,
-    SinkIdentity, Source, SourceId, Storage, TableBinding, TaskState,
+    SinkIdentity, Source, SourceId, Storage, TableBinding, TableSink, TaskState,
 };
 use dataflow_state::backend::BackendKind;
 use dataflow_state::binding_log::{
@@ -72,6 +73,8 @@ pub struct JobSetup {
     pub sources: Vec<Arc<dyn Source>>,
     /// The sinks.
     pub sinks: Vec<Box<dyn Sink>>,
+    /// The sinks of tables.
+    pub table_sinks: Vec<Arc<dyn TableSink>>,
     /// The lookup tables as they are now.
     pub lookups: Vec<TableContent>,
     /// Epochs of a bindings file to run instead of ticking.
@@ -114,11 +117,14 @@ pub struct Plan {
     pub(crate) recorded: Option<Vec<(Epoch, Micros, Arc<Bound>)>>,
     pub(crate) log: Link<Binding, Result<(Epoch, ChainHash)>>,
     pub(crate) sinks: BTreeMap<String, Arc<SinkConnection>>,
+    pub(crate) table_sinks: BTreeMap<String, Arc<TableConnection>>,
     pub(crate) checkpoints: Link<CheckpointRequest, Result<Epoch>>,
     manifest: Option<Manifest>,
     /// The restored state was made by another program or with other parameters.
     pub is_changed: bool,
     store: Arc<CheckpointStore>,
+    /// The data folder.
+    storage: Arc<dyn Storage>,
     live: PathBuf,
     backend: BackendKind,
     tables: TableSettings,
@@ -160,6 +166,17 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         sink_facts.push(SinkFacts { name: sink.name().to_owned(), marker, chain_in_log });
         opened.push((sink, marker));
     }
+    let mut table_sinks = BTreeMap::new();
+    for sink in setup.table_sinks {
+        let connection = TableConnection::open(sink, identity.clone(), manifest.as_ref().map(|m| (m.epoch, &m.sinks)))?;
+        for (name, found) in connection.found() {
+            let chain_in_log =
+                found.marker.map_or(Ok(None), |m| binding_log::chain_at(&*storage, BINDINGS, m.epoch))?;
+            sink_facts.push(SinkFacts { name, marker: found.marker, chain_in_log });
+        }
+        table_sinks.insert(connection.sink.name().to_owned(), Arc::new(connection));
+    }
+    let is_table = |name: &str| name.rsplit_once('/').is_some_and(|(sink, _)| table_sinks.contains_key(sink));
     let facts = StartFacts {
         lineage,
         fingerprint: fingerprint.clone(),
@@ -181,7 +198,9 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
                 chain: m.chain,
                 chain_in_log,
                 lineage: m.lineage,
-                last_outputs: m.sinks.clone(),
+                last_outputs: (m.sinks.iter())
+                    .map(|(name, at)| (name.clone(), if is_table(name) { tables::expected(at) } else { *at }))
+                    .collect(),
             }))
         })?,
         sinks: sink_facts,
@@ -194,6 +213,11 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     }
     let start = start_point(&scan, &settings, &environment)?;
     let is_changed = manifest.as_ref().is_some_and(|m| m.fingerprint != fingerprint);
+    let has_tables = manifest.as_ref().is_some_and(|m| m.sinks.keys().any(|name| is_table(name)));
+    if is_changed && has_tables && !settings.views_unchanged {
+        return Err(Error::user(format!("starting job '{name}': another program, or other parameters, made the tables that it writes"))
+            .hint("a table keeps what the old one computed: write new tables with a new data folder, or, if both compute the same rows, set 'runtime.views_unchanged = true'"));
+    }
     control.status.restored_epoch.set(restored);
     control.status.epoch_checkpointed.set(restored);
     let names: Vec<String> = sources.iter().map(|s| s.name().to_owned()).collect();
@@ -252,10 +276,12 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         recorded,
         log,
         sinks,
+        table_sinks,
         checkpoints,
         manifest,
         is_changed,
         store,
+        storage,
         live: setup.live,
         backend: setup.backend,
         tables: setup.tables,
@@ -430,9 +456,11 @@ impl Plan {
         self.start.state.watermark
     }
 
-    /// Whether an epoch cuts state: a replayed one does not.
+    /// Whether an epoch cuts state: a replayed one does not, as a rule.
     pub(crate) fn cuts_at(&self, epoch: Epoch) -> bool {
-        epoch > self.start.bound.epoch
+        // A bindings file that is bound to its end has no later epoch: what its last one wrote may be in no checkpoint.
+        let is_end = epoch == self.start.bound.epoch && self.recorded.as_ref().is_some_and(Vec::is_empty);
+        epoch > self.start.bound.epoch || is_end
     }
 
     pub(crate) fn note_chain(&self, epoch: Epoch, chain: ChainHash) {
@@ -441,6 +469,16 @@ impl Plan {
         if let Some(cut) = self.control.cuts().get_mut(&epoch) {
             cut.chain = Some(chain);
         }
+    }
+
+    /// The hash of the binding of an epoch that the restored checkpoint has intents of: the log is kept for as long as one may need it.
+    pub(crate) fn chain_before_start(&self, epoch: Epoch) -> Result<ChainHash> {
+        let chain = binding_log::chain_at(&*self.storage, BINDINGS, epoch)?;
+        chain.ok_or_else(|| {
+            Error::doubt(format!(
+                "committing what the checkpoint holds of epoch {epoch}: the binding log has no row of it"
+            ))
+        })
     }
 
     pub(crate) fn add_part(&self, epoch: Epoch, part: PartCut) {
@@ -461,7 +499,9 @@ impl Plan {
             clean: cut.clean,
             opened: cut.opened,
             parts,
-            sinks: self.sinks.iter().map(|(name, sink)| (name.clone(), sink.position(epoch))).collect(),
+            sinks: (self.sinks.iter().map(|(name, sink)| (name.clone(), sink.position(epoch))))
+                .chain(self.table_sinks.values().flat_map(|sink| sink.positions(epoch, chain)))
+                .collect(),
         })
     }
 
@@ -481,8 +521,13 @@ impl Plan {
         completed.released.remove(&(operator.to_owned(), worker)).unwrap_or_default()
     }
 
-    /// The state of an operator on a worker, restored or empty.
-    pub(crate) fn open_table<V: StateValue>(&self, operator: &str, worker: usize) -> Result<KeyedTable<V>> {
+    /// The state of an operator on a worker, restored or empty. `time` is what its values expire by, as of the restored epoch.
+    pub(crate) fn open_table<V: StateValue>(
+        &self,
+        operator: &str,
+        worker: usize,
+        time: Option<Micros>,
+    ) -> Result<KeyedTable<V>> {
         self.operators.lock().expect("no holder panics").insert(operator.to_owned());
         let live = self.live.join(format!("{operator}-{worker}"));
         let backend = match &self.manifest {
@@ -493,7 +538,7 @@ impl Plan {
             }
             None => self.backend.create(&live)?,
         };
-        Ok(KeyedTable::new(backend, self.tables, self.start.state.watermark))
+        Ok(KeyedTable::new(backend, self.tables, time))
     }
 
     /// The graph of a worker is built: whether every state in the checkpoint has found its operator.

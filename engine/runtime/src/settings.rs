@@ -46,6 +46,8 @@ pub struct RuntimeSettings {
     pub allow_clock_jump: bool,
     /// Starts although another program than this one bound the epochs that are to be replayed.
     pub replay_with_new_code: bool,
+    /// Starts a changed program although tables hold what the old one computed: it computes the same rows of what both have read.
+    pub views_unchanged: bool,
     /// Starts although the checkpoint holds state of operators that the job has no more (dropped, or renamed): that state is dropped.
     pub drop_unknown_state: bool,
 }
@@ -73,6 +75,7 @@ impl Default for RuntimeSettings {
             clock_jump_max_hours: 7 * 24,
             allow_clock_jump: false,
             replay_with_new_code: false,
+            views_unchanged: false,
             drop_unknown_state: false,
         }
     }

@@ -283,6 +283,7 @@ impl World {
             workers: plan.workers,
             sources: vec![Arc::new(self.log.source(life.clone()))],
             sinks,
+            table_sinks: Vec::new(),
             lookups: vec![TableContent { name: GEO.into(), hash, bytes: GEOGRAPHY.as_bytes().into() }],
             recorded: None,
         };

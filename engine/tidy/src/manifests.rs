@@ -6,10 +6,11 @@ use toml::{Table, Value};
 
 /// DESIGN 9: dependencies point one way. (crate, what of ours it may be linked with, what of ours its tests may use besides).
 /// The oracle shares nothing with what it checks.
-const LAYERS: [(&str, &[&str], &[&str]); 13] = [
+const LAYERS: [(&str, &[&str], &[&str]); 14] = [
     ("dataflow-core", &[], &[]),
     ("dataflow-state", &["dataflow-core"], &[]),
     ("dataflow-connectors", &["dataflow-core"], &["dataflow-state"]),
+    ("dataflow-iceberg", &["dataflow-core"], &[]),
     ("dataflow-loadgen", &["dataflow-core"], &["dataflow-oracle"]),
     ("dataflow-runtime", &["dataflow-core", "dataflow-state"], &[]),
     ("dataflow-operators", &["dataflow-core", "dataflow-state", "dataflow-runtime"], &["dataflow-oracle"]),
@@ -19,6 +20,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 13] = [
             "dataflow-core",
             "dataflow-state",
             "dataflow-connectors",
+            "dataflow-iceberg",
             "dataflow-runtime",
             "dataflow-operators",
             "dataflow-loadgen",

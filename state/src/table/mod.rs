@@ -20,7 +20,7 @@ mod cache;
 
 use crate::backend::{EXPIRES_BYTES, KeyedBackend, PendingCut, SHARD_BYTES};
 use cache::Cache;
-use dataflow_core::{Error, Micros, Result};
+use dataflow_core::{Error, Micros, Result, SHARDS, Shard};
 
 const VERSION_BYTES: usize = 2;
 
@@ -226,8 +226,21 @@ impl<V: StateValue> KeyedTable<V> {
     /// When the backend cannot be read, a value not be decoded, or what `f` returns.
     pub fn scan(&mut self, f: &mut dyn FnMut(&[u8], V) -> Result<()>) -> Result<()> {
         self.write_all()?;
+        (0..SHARDS).try_for_each(|shard| self.scan_written(Shard(shard), f))
+    }
+
+    /// As [`KeyedTable::scan`], of one shard.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn scan_shard(&mut self, shard: Shard, f: &mut dyn FnMut(&[u8], V) -> Result<()>) -> Result<()> {
+        self.write_all()?;
+        self.scan_written(shard, f)
+    }
+
+    fn scan_written(&self, shard: Shard, f: &mut dyn FnMut(&[u8], V) -> Result<()>) -> Result<()> {
         let watermark = self.watermark;
-        self.backend.scan(&mut |key, bytes| match decode_stored::<V>(key, bytes, watermark)? {
+        self.backend.scan_shard(shard, &mut |key, bytes| match decode_stored::<V>(key, bytes, watermark)? {
             Some(value) => f(&key[SHARD_BYTES..], value),
             None => Ok(()),
         })

@@ -9,7 +9,7 @@ use apache_avro::schema::{DecimalSchema, RecordField, ResolvedSchema};
 use std::collections::BTreeMap;
 
 /// Values within values. Deeper schemas are of no use, and the stack is finite.
-pub(super) const DEPTH_MAX: usize = 64;
+pub(crate) const DEPTH_MAX: usize = 64;
 
 /// Values in one record, nulls and empty records included, which take no bytes: else a few bytes could unfold without end.
 const VALUES_MAX: usize = 1 << 20;
@@ -19,7 +19,7 @@ const NAME_BYTES_PER_VALUE: usize = 64;
 
 /// What the bytes of a value look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Null,
     Boolean,
     Int,
@@ -45,22 +45,22 @@ pub(super) enum Shape {
 
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
+pub(crate) struct Field {
     /// What its name costs.
     cost: usize,
-    pub(super) shape: Shape,
+    pub(crate) shape: Shape,
 }
 
 /// A compiled writer's schema.
 #[derive(Debug)]
-pub(super) struct Shapes {
+pub(crate) struct Shapes {
     root: Shape,
     named: BTreeMap<String, Shape>,
 }
 
 impl Shapes {
     /// `None` when the schema nests too deeply or names what it does not define.
-    pub(super) fn compile(schema: &Schema) -> Option<Shapes> {
+    pub(crate) fn compile(schema: &Schema) -> Option<Shapes> {
         let resolved = ResolvedSchema::try_from(schema).ok()?;
         let mut named = BTreeMap::new();
         for (name, schema) in resolved.get_names() {
@@ -71,18 +71,26 @@ impl Shapes {
     }
 
     /// The shape of the whole.
-    pub(super) fn root(&self) -> &Shape {
+    pub(crate) fn root(&self) -> &Shape {
         &self.root
     }
 
+    /// The shape itself, where `shape` names one.
+    pub(crate) fn named<'a>(&'a self, shape: &'a Shape) -> Option<&'a Shape> {
+        match shape {
+            Shape::Named(name) => self.named.get(name),
+            shape => Some(shape),
+        }
+    }
+
     /// Whether `body` is exactly one value.
-    pub(super) fn fits(&self, body: &[u8]) -> bool {
+    pub(crate) fn fits(&self, body: &[u8]) -> bool {
         let mut cursor = Cursor::new(body);
         self.skip(&self.root, &mut cursor).is_some() && cursor.is_at_end()
     }
 
     /// Checks and passes over one value.
-    pub(super) fn skip(&self, shape: &Shape, cursor: &mut Cursor<'_>) -> Option<()> {
+    pub(crate) fn skip(&self, shape: &Shape, cursor: &mut Cursor<'_>) -> Option<()> {
         self.walk(shape, cursor, DEPTH_MAX)
     }
 
@@ -191,13 +199,13 @@ fn shape(schema: &Schema, namespace: &Option<String>, depth: usize) -> Option<Sh
 
 /// Reads Avro's primitives. Every method is `None` when the bytes do not hold what it reads.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
     values_left: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Cursor<'a> {
+    pub(crate) fn new(body: &'a [u8]) -> Cursor<'a> {
         Cursor { rest: body, values_left: VALUES_MAX }
     }
 
@@ -207,17 +215,17 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    pub(super) fn is_at_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(taken)
     }
 
-    pub(super) fn boolean(&mut self) -> Option<bool> {
+    pub(crate) fn boolean(&mut self) -> Option<bool> {
         match self.take(1)? {
             [0] => Some(false),
             [1] => Some(true),
@@ -225,11 +233,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(super) fn int(&mut self) -> Option<i32> {
+    pub(crate) fn int(&mut self) -> Option<i32> {
         i32::try_from(self.long()?).ok()
     }
 
-    pub(super) fn long(&mut self) -> Option<i64> {
+    pub(crate) fn long(&mut self) -> Option<i64> {
         let mut zigzag = 0u64;
         for (at, byte) in self.rest.iter().enumerate() {
             let low = u64::from(byte & 0x7f);
@@ -249,20 +257,20 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    pub(super) fn float(&mut self) -> Option<f32> {
+    pub(crate) fn float(&mut self) -> Option<f32> {
         Some(f32::from_le_bytes(*self.take(4)?.first_chunk()?))
     }
 
-    pub(super) fn double(&mut self) -> Option<f64> {
+    pub(crate) fn double(&mut self) -> Option<f64> {
         Some(f64::from_le_bytes(*self.take(8)?.first_chunk()?))
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.long()?).ok()?;
         self.take(length)
     }
 
-    pub(super) fn string(&mut self) -> Option<&'a str> {
+    pub(crate) fn string(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 }

@@ -1,5 +1,6 @@
 //! The decoder on what producers write and on what nobody should: both paths agree, and nothing panics.
 
+use super::super::framing;
 use super::super::registry::tests::{Memory, World};
 use super::super::registry::{SchemaStore, hash_of};
 use super::*;
@@ -7,6 +8,7 @@ use apache_avro::types::Value;
 use dataflow_core::SourceId;
 use proptest::prelude::*;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Login {
@@ -27,21 +29,21 @@ fn bytes_of(schema: &Schema, value: Value) -> Vec<u8> {
 }
 
 fn decoder(schemas: &[(u32, Option<&str>)]) -> AvroDecoder<Login> {
-    decoder_on(Arc::new(Memory::default()), schemas)
+    decoder_on(Arc::new(Memory::default()), schemas).0
 }
 
-fn decoder_on(storage: Arc<Memory>, schemas: &[(u32, Option<&str>)]) -> AvroDecoder<Login> {
+fn decoder_on(storage: Arc<Memory>, schemas: &[(u32, Option<&str>)]) -> (AvroDecoder<Login>, Arc<Schemas>) {
     let world = Arc::new(World::default());
     let store = SchemaStore::new(storage.clone(), "s");
     let known = Schemas::start(SourceId(1), "s", storage, None, &world.environment());
-    let mut decoder = AvroDecoder::new(READER, known, Waker::none()).unwrap();
+    let mut decoder = AvroDecoder::new(READER, known.clone(), Waker::none()).unwrap();
     let bind = |(id, text): &(u32, Option<&str>)| SchemaBinding {
         source: SourceId(1),
         id: *id,
         hash: text.map(|text| store.put(text).unwrap()),
     };
     decoder.bind(&schemas.iter().map(bind).collect::<Vec<_>>()).unwrap();
-    decoder
+    (decoder, known)
 }
 
 fn record(value: Option<Vec<u8>>) -> Record {
@@ -93,9 +95,8 @@ fn framing_nulls_and_unknown_schemas() {
 fn a_replay_knows_only_what_was_bound_by_then() {
     let body = bytes_of(&Schema::parse_str(READER).unwrap(), login());
     let storage = Arc::new(Memory::default());
-    let mut decoder = decoder_on(storage.clone(), &[]);
+    let (mut decoder, shared) = decoder_on(storage.clone(), &[]);
     let of = |id| record(Some(framing::join(id, &body)));
-    let shared = decoder.schemas.clone();
     let binding = |id, hash| SchemaBinding { source: SourceId(1), id, hash };
     // Epoch 5 found no room for id 3 and bound id 4; epoch 6 bound id 3, in a later life that had room.
     let known = SchemaStore::new(storage.clone(), "s").put(READER).unwrap();

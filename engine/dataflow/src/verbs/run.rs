@@ -8,13 +8,13 @@ use crate::profile::Profile;
 use crate::rehearsal::rehearse;
 use crate::status::StatusFile;
 use crate::terminal::Terminal;
-use crate::wiring::{self, LOGS, Options};
+use crate::wiring::{self, LOGS, Options, bindings_file};
 use crate::{
     page,
     wiring::{KafkaCounters, gather_counters},
 };
-use dataflow_connectors::sink::case_files::export_case_files;
-use dataflow_core::{Environment, Epoch, Error, Result, Storage, Task, TaskState};
+use dataflow_connectors::sink::case_files::{export_case_files, export_case_table};
+use dataflow_core::{Environment, Epoch, Error, Result, Storage, TableSink, Task, TaskState};
 use dataflow_runtime::{Plan, prepare, threads};
 use dataflow_state::folder::DataFolder;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -78,7 +78,7 @@ fn run_in(
         page::serve(listener, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter);
         eprintln!("live page: http://{address}");
     }
-    let graph = wired.job;
+    let (graph, asked) = (wired.job.clone(), wired.job.asked);
     let ran = threads::run(plan.clone(), move |scope| (job.build)(&mut Job::new(scope, &graph)));
     gather_counters(&plan, &wired.kafka);
     tracing::info!(records = plan.control.status.records.get(), "the job has ended");
@@ -93,6 +93,13 @@ fn run_in(
     }
     if let Some(out) = profile.path_var("output")? {
         export(profile, &storage, &out)?;
+        let shapes = &asked.lock().expect("no holder panics").tables;
+        for sink in &wired.tables {
+            for table in sink.tables() {
+                let shape = shapes.get(&table).expect("the rehearsal refuses a table that the job does not write");
+                export_case_table(&table, shape, sink.rows(&table, shape)?, &out)?;
+            }
+        }
     }
     Ok(())
 }
@@ -101,10 +108,13 @@ fn run_in(
 fn export(profile: &Profile, storage: &Arc<dyn Storage>, out: &Path) -> Result<()> {
     for sink in profile.names("sinks") {
         let table = profile.table(&["sinks", &sink])?;
+        if !table.contains_key("topics") {
+            continue;
+        }
         let topics: Vec<String> = table.get("topics").cloned().and_then(|v| v.try_into().ok()).unwrap_or_default();
         export_case_files(storage, &format!("{LOGS}/{sink}"), &topics, out)?;
     }
-    let path = out.join("bindings.ndjson");
+    let path = out.join(bindings_file(profile)?);
     let failed = |cause| Error::outside(format!("writing '{}'", path.display())).because(cause);
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(failed)?);
     super::bindings::write(&**storage, 1, Epoch::MAX, &mut file)?;

@@ -1,6 +1,7 @@
 //! From a profile to connectors: each named source, table and sink becomes the part of `dataflow_connectors` that its settings name.
 
 mod generator;
+mod iceberg;
 mod secrets;
 mod sinks;
 mod sources;
@@ -13,7 +14,8 @@ use crate::job::{JobFile, JobWiring};
 use crate::profile::{Profile, typed};
 use dataflow_connectors::sink::kafka::KafkaSinkCounters;
 use dataflow_connectors::source::kafka::KafkaSourceCounters;
-use dataflow_core::{Environment, Error, Result, Storage};
+use dataflow_core::{Environment, Error, Result, Storage, TableSink};
+use dataflow_iceberg::IcebergSink;
 use dataflow_loadgen::logins::Traffic;
 use dataflow_runtime::plan::{JobSetup, TableContent};
 use dataflow_runtime::{Plan, RuntimeSettings};
@@ -49,6 +51,8 @@ impl Default for StateSettings {
 pub(crate) struct Wired {
     pub(crate) setup: JobSetup,
     pub(crate) job: JobWiring,
+    /// The sinks of tables.
+    pub(crate) tables: Vec<Arc<IcebergSink>>,
     /// Counters of the Kafka sources and sinks.
     pub(crate) kafka: KafkaCounters,
     /// The made-up traffic of generator sources, for its labels.
@@ -91,7 +95,7 @@ pub(crate) fn wire(
     let state: StateSettings = profile.section(&["state"])?;
     let Sources { sources, decoders, generated, kafka } =
         sources::build(profile, environment, storage, options.until_end)?;
-    let sinks = sinks::build(profile, storage)?;
+    let sinks = sinks::build(profile, storage, environment)?;
     let params = profile.table(&["params"])?;
     Ok(Wired {
         setup: JobSetup {
@@ -106,10 +110,18 @@ pub(crate) fn wire(
             workers,
             sources,
             sinks: sinks.sinks,
+            table_sinks: sinks.table_sinks.iter().map(|sink| sink.clone() as Arc<dyn TableSink>).collect(),
             lookups: lookups(profile)?,
             recorded: recorded(profile)?,
         },
-        job: JobWiring { params, topics: sinks.topics, decoders: Arc::new(decoders), asked: Arc::default() },
+        job: JobWiring {
+            params,
+            topics: sinks.topics,
+            tables: sinks.tables,
+            decoders: Arc::new(decoders),
+            asked: Arc::default(),
+        },
+        tables: sinks.table_sinks,
         kafka: KafkaCounters { sources: kafka, sinks: sinks.kafka },
         generated,
     })
@@ -168,11 +180,16 @@ fn lookups(profile: &Profile) -> Result<Vec<TableContent>> {
     Ok(tables)
 }
 
+/// The name of the bindings file in an input or output folder.
+pub(crate) fn bindings_file(profile: &Profile) -> Result<String> {
+    Ok(profile.var("bindings_file")?.unwrap_or_else(|| "bindings.ndjson".to_owned()))
+}
+
 /// The epochs of a bindings file, when `--set bindings=recorded` asks for them.
 fn recorded(profile: &Profile) -> Result<Option<Vec<dataflow_state::binding_log::export::RecordedEpoch>>> {
     let file = match profile.var("bindings")?.as_deref() {
         None | Some("own") => return Ok(None),
-        Some("recorded") => profile.path_var("input")?.unwrap_or_default().join("bindings.ndjson"),
+        Some("recorded") => profile.path_var("input")?.unwrap_or_default().join(bindings_file(profile)?),
         Some(file) => profile.path(&["vars", "bindings"], file),
     };
     let text = std::fs::read_to_string(&file).map_err(|cause| {

@@ -1,12 +1,14 @@
-//! Sinks by connector: `local-log`, `kafka`. A sink takes a list of topics; a topic belongs to one sink.
+//! Sinks by connector: `local-log`, `kafka` take a list of topics, `iceberg` one of tables. A topic or a table belongs to one sink.
 
+use super::iceberg;
 use super::secrets;
 use super::sources::take_text;
 use crate::profile::{Profile, typed};
 use dataflow_connectors::kafka_settings::{CreateTopics, KafkaSinkSettings};
 use dataflow_connectors::sink::kafka::{KafkaSink, KafkaSinkCounters};
 use dataflow_connectors::sink::local_log::{LocalLogSettings, LocalLogSink};
-use dataflow_core::{Error, Result, Sink, Storage, TopicId};
+use dataflow_core::{Environment, Error, Result, Sink, Storage, TopicId};
+use dataflow_iceberg::IcebergSink;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,17 +23,37 @@ pub(crate) type Topics = BTreeMap<String, (String, TopicId)>;
 pub(crate) struct Sinks {
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) topics: Topics,
+    pub(crate) table_sinks: Vec<Arc<IcebergSink>>,
+    /// Sink by table.
+    pub(crate) tables: BTreeMap<String, String>,
     pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
 }
 
-pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>) -> Result<Sinks> {
-    let mut built = Sinks { sinks: Vec::new(), topics: BTreeMap::new(), kafka: Vec::new() };
+pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>, environment: &Environment) -> Result<Sinks> {
+    let mut built = Sinks {
+        sinks: Vec::new(),
+        topics: BTreeMap::new(),
+        table_sinks: Vec::new(),
+        tables: BTreeMap::new(),
+        kafka: Vec::new(),
+    };
     for name in profile.names("sinks") {
         let at = ["sinks", &name];
         let mut table = profile.table(&at)?;
         let place = format!("sink '{name}' of {}", profile.place());
         let connector = take_text(&mut table, "connector", &place)?;
-        let topics = take_topics(&mut table, &place)?;
+        if connector == "iceberg" {
+            let names = take_names(&mut table, "tables", &place)?;
+            for table in &names {
+                if let Some(other) = built.tables.insert(table.clone(), name.clone()) {
+                    return Err(Error::user(format!("table '{table}' is in sink '{name}' and in sink '{other}'"))
+                        .hint("a table belongs to one sink, once"));
+                }
+            }
+            built.table_sinks.push(iceberg::build(profile, &name, names, table, environment, &place)?);
+            continue;
+        }
+        let topics = take_names(&mut table, "topics", &place)?;
         for (id, topic) in topics.iter().enumerate() {
             let taken = built.topics.insert(topic.clone(), (name.clone(), TopicId(id as u16)));
             if let Some((other, _)) = taken {
@@ -57,7 +79,12 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>) -> Result<Sin
                 built.sinks.push(Box::new(sink));
             }
             other => {
-                return Err(crate::profile::unknown("connector", other, ["local-log", "kafka"].into_iter(), &place));
+                return Err(crate::profile::unknown(
+                    "connector",
+                    other,
+                    ["local-log", "kafka", "iceberg"].into_iter(),
+                    &place,
+                ));
             }
         }
     }
@@ -72,8 +99,9 @@ struct LogSettings {
     start_over: bool,
 }
 
-fn take_topics(table: &mut Table, place: &str) -> Result<Vec<String>> {
-    let topics = table.remove("topics").map(Value::try_into::<Vec<String>>).transpose();
-    let topics = topics.ok().flatten().filter(|topics| !topics.is_empty());
-    topics.ok_or_else(|| Error::user(format!("{place} has no 'topics'")).hint("list them: topics = [\"...\"]"))
+/// The names that a sink takes.
+fn take_names(table: &mut Table, key: &str, place: &str) -> Result<Vec<String>> {
+    let names = table.remove(key).map(Value::try_into::<Vec<String>>).transpose();
+    let names = names.ok().flatten().filter(|names| !names.is_empty());
+    names.ok_or_else(|| Error::user(format!("{place} has no '{key}'")).hint(format!("list them: {key} = [\"...\"]")))
 }

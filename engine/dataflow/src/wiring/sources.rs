@@ -1,4 +1,5 @@
-//! Sources by connector: `ndjson`, `generator`, `kafka`; and the decoders of their records by format: `avro`, `json`, `case-lines`.
+//! Sources by connector: `ndjson`, `generator`, `kafka`; and the decoders of their records by format: `avro`, `json`, `case-lines` for
+//! events, `debezium-avro`, `debezium-json`, `case-changes` for the changes of a table, `lines` for what the job parses itself.
 
 use super::generator;
 use super::secrets;
@@ -6,11 +7,15 @@ use super::until_end::UntilEnd;
 use crate::profile::{Profile, typed, unknown};
 use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::json::{CaseLineDecoder, JsonDecoder};
+use dataflow_connectors::decode::raw::RawDecoder;
 use dataflow_connectors::decode::registry::{RegistrySettings, Schemas};
+use dataflow_connectors::envelope::debezium::{DebeziumAvroDecoder, DebeziumJsonDecoder};
+use dataflow_connectors::envelope::{BareJson, CaseChangeDecoder};
 use dataflow_connectors::kafka_settings::KafkaSourceSettings;
 use dataflow_connectors::source::kafka::{KafkaSource, KafkaSourceCounters};
 use dataflow_connectors::source::ndjson::NdjsonSource;
-use dataflow_core::{Decode, Environment, Error, Result, Source, SourceId, Storage, Waker};
+use dataflow_core::change::ChangeEvent;
+use dataflow_core::{Decode, Environment, Error, RawRecord, Result, Source, SourceId, Storage, TableSchema, Waker};
 use dataflow_loadgen::logins::Traffic;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -24,7 +29,14 @@ enum Format {
     Avro(Arc<Schemas>),
     Json,
     CaseLines,
+    DebeziumAvro(Arc<Schemas>),
+    DebeziumJson,
+    /// Of this table.
+    CaseChanges(String),
+    Lines,
 }
+
+const FORMATS: [&str; 7] = ["avro", "json", "case-lines", "debezium-avro", "debezium-json", "case-changes", "lines"];
 
 impl Decoders {
     /// A decoder for one worker. `schema` is the reader's schema, for Avro.
@@ -34,6 +46,37 @@ impl Decoders {
             Some(Format::Avro(schemas)) => Ok(Box::new(AvroDecoder::<T>::new(schema, schemas.clone(), Waker::none())?)),
             Some(Format::Json) => Ok(Box::new(JsonDecoder::<T>::default())),
             Some(Format::CaseLines) => Ok(Box::new(CaseLineDecoder::<T>::default())),
+            Some(_) => {
+                Err(Error::user(format!("reading source '{source}': the job reads events, its format has none"))
+                    .hint("set its 'format' to avro, json or case-lines"))
+            }
+            None => Err(unknown("source", source, self.0.keys().map(String::as_str), "the profile")),
+        }
+    }
+
+    /// A decoder that leaves records as they are.
+    pub(crate) fn open_raw(&self, source: &str) -> Result<Box<dyn Decode<RawRecord>>> {
+        match self.0.get(source) {
+            Some(Format::Lines) => Ok(Box::new(RawDecoder)),
+            Some(_) => Err(Error::user(format!("reading source '{source}': the job reads its records as they are"))
+                .hint("set its 'format' to lines")),
+            None => Err(unknown("source", source, self.0.keys().map(String::as_str), "the profile")),
+        }
+    }
+
+    /// A decoder of the changes of a table of this shape, for one worker.
+    pub(crate) fn open_changes(&self, source: &str, table: &TableSchema) -> Result<Box<dyn Decode<ChangeEvent>>> {
+        let table = table.clone();
+        match self.0.get(source) {
+            Some(Format::DebeziumAvro(schemas)) => {
+                Ok(Box::new(DebeziumAvroDecoder::new(table, schemas.clone(), Waker::none())?))
+            }
+            Some(Format::DebeziumJson) => Ok(Box::new(DebeziumJsonDecoder::new(table, BareJson::default())?)),
+            Some(Format::CaseChanges(name)) => Ok(Box::new(CaseChangeDecoder::new(name, table)?)),
+            Some(_) => {
+                Err(Error::user(format!("reading source '{source}': the job reads a table, its format has none"))
+                    .hint("set its 'format' to debezium-avro, debezium-json or case-changes"))
+            }
             None => Err(unknown("source", source, self.0.keys().map(String::as_str), "the profile")),
         }
     }
@@ -63,8 +106,18 @@ pub(super) fn build(
         let connector = take_text(&mut table, "connector", &place)?;
         let format = take_text(&mut table, "format", &place)?;
         let registry = registry(profile, &name, &mut table, &place)?;
+        // `dbz.public.items` is the topic of the table `items`.
+        let table_name = name.rsplit('.').next().unwrap_or(&name).to_owned();
+        let numbering: fn(NdjsonSource, &str) -> NdjsonSource = match format.as_str() {
+            "case-changes" => |source, table| source.of_table(table),
+            "lines" => |source, _| source.lines(),
+            _ => |source, _| source,
+        };
         let source: Arc<dyn Source> = match connector.as_str() {
-            "ndjson" => ndjson(profile, &name, table, environment, until_end, &place)?,
+            "ndjson" => {
+                let source = ndjson(profile, &name, table, environment, until_end, &place)?;
+                Arc::new(numbering(source, &table_name))
+            }
             "generator" => {
                 let (source, traffic) = generator::build(&name, table, environment, storage, &place)?;
                 generated.push(traffic);
@@ -82,21 +135,20 @@ pub(super) fn build(
                 return Err(unknown("connector", other, ["ndjson", "generator", "kafka"].into_iter(), &place));
             }
         };
+        let schemas = || Schemas::start(SourceId(rank as u16), &name, storage.clone(), registry.as_ref(), environment);
         let format = match format.as_str() {
-            "avro" => Format::Avro(Schemas::start(
-                SourceId(rank as u16),
-                &name,
-                storage.clone(),
-                registry.as_ref(),
-                environment,
-            )),
-            "json" | "case-lines" if registry.is_some() => {
-                return Err(Error::user(format!("{place} has a 'registry', which the format '{format}' never asks"))
-                    .hint("remove it, or set format = \"avro\""));
+            "avro" => Format::Avro(schemas()),
+            "debezium-avro" => Format::DebeziumAvro(schemas()),
+            known if FORMATS.contains(&known) && registry.is_some() => {
+                return Err(Error::user(format!("{place} has a 'registry', which the format '{known}' never asks"))
+                    .hint("remove it, or set format = \"avro\" or \"debezium-avro\""));
             }
             "json" => Format::Json,
             "case-lines" => Format::CaseLines,
-            other => return Err(unknown("format", other, ["avro", "json", "case-lines"].into_iter(), &place)),
+            "debezium-json" => Format::DebeziumJson,
+            "case-changes" => Format::CaseChanges(table_name),
+            "lines" => Format::Lines,
+            other => return Err(unknown("format", other, FORMATS.into_iter(), &place)),
         };
         decoders.insert(name, format);
         sources.push(if until_end { Arc::new(UntilEnd(source)) } else { source });
@@ -134,13 +186,13 @@ fn ndjson(
     environment: &Environment,
     until_end: bool,
     place: &str,
-) -> Result<Arc<dyn Source>> {
+) -> Result<NdjsonSource> {
     let NdjsonSettings { path, partitions } = typed(table, place)?;
     let mut source = NdjsonSource::new(name, profile.path(&["sources", name, "path"], &path));
     if let Some(count) = partitions {
         source = source.partitions(count);
     }
-    Ok(Arc::new(if until_end { source } else { source.follow(environment.spawner.clone()) }))
+    Ok(if until_end { source } else { source.follow(environment.spawner.clone()) })
 }
 
 /// Takes a text out of a component's settings; empty when it is not there.

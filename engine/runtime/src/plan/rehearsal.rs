@@ -11,9 +11,11 @@ use crate::control::Control;
 use crate::job::JobScope;
 use crate::link::Link;
 use crate::start::check_program;
+use crate::tables::TableConnection;
 use dataflow_core::{
     BindingState, Discovered, Environment, EpochOutput, Error, Generation, Lineage, Marker, Micros, Poll, Record,
-    Result, Sink, SinkIdentity, Source, SourceReader, Spawner, Storage, Task, TaskState, Waker,
+    Result, Row, RowLocation, Sink, SinkIdentity, Source, SourceReader, Spawner, Storage, TableChanges, TableCommit,
+    TableCommitter, TableFiles, TableSchema, TableSink, TableWriter, Task, TaskState, Waker,
 };
 use dataflow_state::backend::BackendKind;
 use dataflow_state::binding_log;
@@ -112,6 +114,16 @@ fn plan(
         let sink = Box::new(Named(name.to_owned()));
         (name.to_owned(), Arc::new(SinkConnection::start(&environment, &control, sink, None, None)))
     };
+    let table_sink = |name: &str, tables: Vec<String>| {
+        let identity = SinkIdentity {
+            job: setup.name.clone(),
+            lineage: Lineage(0),
+            generation: Generation { number: 0, nonce: 0 },
+        };
+        let sink = Arc::new(NamedTables { name: name.to_owned(), tables });
+        let connection = TableConnection::open(sink, identity, None).expect("a name holds nothing");
+        (name.to_owned(), Arc::new(connection))
+    };
     let empty = || BindingState { watermark: manifest.as_ref().and_then(|m| m.state.watermark), ..Default::default() };
     Plan {
         name: setup.name.clone(),
@@ -125,11 +137,13 @@ fn plan(
         recorded: None,
         log: Link::spawn(&Nowhere, "bindings", 1, |_, _| TaskState::Done),
         sinks: setup.sinks.iter().map(|s| sink(s.name())).collect(),
+        table_sinks: setup.table_sinks.iter().map(|s| table_sink(s.name(), s.tables())).collect(),
         checkpoints: Link::spawn(&Nowhere, "checkpoints", 1, |_, _| TaskState::Done),
         is_changed: manifest.is_some(),
         backend: if manifest.is_some() { setup.backend.clone() } else { BackendKind::Heap },
         manifest,
         store,
+        storage: setup.storage.clone(),
         live: live.to_owned(),
         tables: setup.tables,
         lookups: setup.lookups.iter().map(TableContent::clone).collect(),
@@ -187,6 +201,60 @@ impl Sink for Named {
     }
 
     fn commit(&mut self, _: &[EpochOutput]) -> Result<()> {
-        Err(Error::us(format!("commit to sink '{}' in a rehearsal", self.0)))
+        Err(self.never("commit to"))
+    }
+}
+
+/// A sink of tables that is names and nothing else.
+struct NamedTables {
+    name: String,
+    tables: Vec<String>,
+}
+
+impl TableSink for NamedTables {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tables(&self) -> Vec<String> {
+        self.tables.clone()
+    }
+
+    fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
+        Ok(BTreeMap::new())
+    }
+
+    fn writer(&self, _: usize, _: &BTreeMap<String, TableSchema>) -> Box<dyn TableWriter> {
+        Box::new(Named(self.name.clone()))
+    }
+
+    fn committer(&self, _: &BTreeMap<String, TableSchema>) -> Box<dyn TableCommitter> {
+        Box::new(Named(self.name.clone()))
+    }
+}
+
+impl Named {
+    fn never(&self, what: &str) -> Error {
+        Error::us(format!("{what} sink '{}' in a rehearsal", self.0))
+    }
+}
+
+impl TableWriter for Named {
+    fn restored(&mut self, _: &str, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _: &str, _: &TableChanges) -> Result<TableFiles> {
+        Err(self.never("write files of"))
+    }
+
+    fn scan(&mut self, _: &str, _: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
+        Err(self.never("read"))
+    }
+}
+
+impl TableCommitter for Named {
+    fn commit(&mut self, _: &TableCommit) -> Result<()> {
+        Err(self.never("commit to"))
     }
 }

@@ -69,6 +69,7 @@ impl World {
             workers: 1,
             sources: vec![Arc::new(TestSource(self.log.clone()))],
             sinks: Vec::new(),
+            table_sinks: Vec::new(),
             lookups: tables.collect(),
             recorded: None,
         })

@@ -1,0 +1,140 @@
+"""The lakehouse's tables as two readers see them, neither of which shares code with the product: PyIceberg and DuckDB."""
+
+import collections
+import datetime
+import json
+import pathlib
+import sqlite3
+import urllib.parse
+
+import duckdb
+import duckdb_extension_avro
+import duckdb_extension_iceberg
+from pyiceberg.catalog import load_catalog
+
+from shop_views import rows
+
+# The names under which a snapshot's summary holds whose output it is.
+EPOCH, LINEAGE, GENERATION = "dataflow.epoch", "dataflow.lineage", "dataflow.generation"
+
+
+class Wrong(Exception):
+    """The tables are not as they have to be."""
+
+
+def check(condition, what):
+    if not condition:
+        raise Wrong(what)
+
+
+class Warehouse:
+    """A warehouse on this machine, known to an SQLite catalog."""
+
+    def __init__(self, folder, catalog="dataflow"):
+        self.folder, self.database, self.name = folder, folder / "catalog.db", catalog
+        self.duck = duckdb.connect()
+        for name, module in (("avro", duckdb_extension_avro), ("iceberg", duckdb_extension_iceberg)):
+            extension = next(pathlib.Path(module.__path__[0]).rglob(f"{name}.duckdb_extension"))
+            self.duck.execute(f"LOAD '{extension}'")
+        self.duck.execute("SET TimeZone = 'UTC'")
+
+    def locations(self):
+        """{table: its newest metadata file}, straight from the catalog's file; {} before there is one."""
+        try:
+            with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=20) as database:
+                found = database.execute("SELECT table_namespace || '.' || table_name, metadata_location FROM iceberg_tables").fetchall()
+        except sqlite3.OperationalError:
+            return {}
+        return dict(found)
+
+    def epochs(self):
+        """{table: the epoch of its newest snapshot}, of those that have one. Reads the metadata as text: it is asked for between a kill and a start."""
+        epochs = {}
+        for table, location in self.locations().items():
+            metadata = json.loads(path(location).read_text())
+            newest = [s for s in metadata.get("snapshots", []) if s["snapshot-id"] == metadata.get("current-snapshot-id")]
+            epochs |= {table: int(snapshot["summary"][EPOCH]) for snapshot in newest}
+        return epochs
+
+    def tables(self):
+        """{name: PyIceberg's table}."""
+        catalog = load_catalog(self.name, type="sql", uri=f"sqlite:///{self.database}", warehouse=f"file://{self.folder}")
+        return {".".join(name): catalog.load_table(name) for namespace in catalog.list_namespaces() for name in catalog.list_tables(namespace)}
+
+    def by_pyiceberg(self, table, columns, snapshot=None):
+        return bag(columns, table.scan(selected_fields=tuple(columns), snapshot_id=snapshot).to_arrow().to_pylist())
+
+    def by_duckdb(self, table, columns, snapshot=None):
+        at = f", snapshot_from_id => {snapshot}" if snapshot else ""
+        names, found = rows(self.duck.execute(f"SELECT * FROM iceberg_scan('{table.metadata_location}'{at})"))
+        return bag(columns, (dict(zip(names, row, strict=True)) for row in found))
+
+    def distinct(self, table, key, snapshot=None):
+        """How many rows a snapshot has, and how many keys."""
+        at = f", snapshot_from_id => {snapshot}" if snapshot else ""
+        return self.duck.execute(f"SELECT count(*), count(DISTINCT row({key})) FROM iceberg_scan('{table.metadata_location}'{at})").fetchone()
+
+
+def path(location):
+    return pathlib.Path(urllib.parse.unquote(urllib.parse.urlparse(location).path))
+
+
+def bag(columns, found):
+    """Rows as a multiset, whatever brought them."""
+    return collections.Counter(tuple(plain(row[column]) for column in columns) for row in found)
+
+
+def plain(value):
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+    return value
+
+
+def same(what, found, wanted):
+    """Both are bags of rows."""
+    if found != wanted:
+        more, less = list((found - wanted).items())[:3], list((wanted - found).items())[:3]
+        raise Wrong(f"{what}: {found.total()} rows, {wanted.total()} expected; not expected (row, times): {more}; not there: {less}")
+
+
+def ancestry(table):
+    """The snapshots from the current one back to the first, newest first."""
+    chain, known = [], {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
+    at = table.current_snapshot()
+    while at is not None:
+        chain.append(at)
+        check(at.parent_snapshot_id is None or at.parent_snapshot_id in known, f"{table.name()}: a snapshot's parent is unknown: {at}")
+        at = known.get(at.parent_snapshot_id)
+    return chain
+
+
+def check_history(name, table):
+    """Every snapshot has a marker and is in the current one's past; epochs rise strictly, generations do not fall. Returns the epochs."""
+    chain = ancestry(table)
+    check(len(chain) == len(table.snapshots()), f"{name}: {len(table.snapshots())} snapshots, but {len(chain)} are in the newest one's past")
+    markers = [snapshot.summary.additional_properties for snapshot in reversed(chain)]
+    for marker in markers:
+        check(marker.get(EPOCH, "").isdigit() and LINEAGE in marker and GENERATION in marker, f"{name}: a snapshot without a marker: {marker}")
+    check(len({marker[LINEAGE] for marker in markers}) <= 1, f"{name}: snapshots of several histories")
+    epochs, generations = ([int(marker[key]) for marker in markers] for key in (EPOCH, GENERATION))
+    check(all(a < b for a, b in zip(epochs, epochs[1:])), f"{name}: its epochs do not rise: {epochs}")
+    check(generations == sorted(generations), f"{name}: its generations fall: {generations}")
+    return epochs
+
+
+def check_files(name, table):
+    """Every file that the current snapshot names is there, in its length. Returns how many of data and of deletes."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return 0, 0
+    check(path(snapshot.manifest_list).exists(), f"{name}: its manifest list {snapshot.manifest_list} is missing")
+    counts = [0, 0]
+    for manifest in snapshot.manifests(table.io):
+        check(path(manifest.manifest_path).exists(), f"{name}: the manifest {manifest.manifest_path} is missing")
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            file = entry.data_file
+            check(path(file.file_path).exists(), f"{name}: the file {file.file_path} is missing")
+            length = path(file.file_path).stat().st_size
+            check(length == file.file_size_in_bytes, f"{name}: {file.file_path} has {length} bytes, its manifest says {file.file_size_in_bytes}")
+            counts[0 if file.content.name == "DATA" else 1] += 1
+    return tuple(counts)

@@ -1,0 +1,111 @@
+//! Brings an intent into its table exactly once, whatever became of earlier attempts.
+//!
+//! Before each attempt the table is loaded anew and its history searched ([`crate::history`]); so a conflict, a timeout and a crash all end
+//! in the same place. Nothing is ever removed here: a file of an attempt whose outcome is not known may be part of the table.
+
+use crate::catalog::{Catalog, CommitError, Loaded, TableName};
+use crate::history::{Verdict, judge};
+use crate::intent::{COMPACTION, Committed, FIRST_EPOCH, Foreign, Intent, Outcome, Purpose};
+use crate::marker;
+use crate::session::Session;
+use crate::snapshot::{Change, prepare};
+use dataflow_core::{Error, Result};
+use iceberg::spec::{MAIN_BRANCH, Operation, TableMetadata};
+use iceberg::{TableRequirement, TableUpdate};
+use std::time::Duration;
+
+/// Attempts of one call. A table has one writer of ours; each conflict is somebody else's commit, and a pause comes after it.
+pub const ATTEMPTS_MAX: u32 = 24;
+/// The longest pause after a conflict: long against one commit, so that those who meet part.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Commits `intent`; the table as it is afterwards, and what became of it.
+pub(crate) fn commit(
+    session: &Session,
+    catalog: &dyn Catalog,
+    name: &TableName,
+    intent: &Intent,
+) -> Result<(Loaded, Outcome)> {
+    sound(name, intent)?;
+    let (mut because, mut in_doubt) = (String::new(), false);
+    for attempt in 1..=ATTEMPTS_MAX {
+        let now = load(catalog, name)?;
+        match judge(name, &now.metadata, intent)? {
+            Verdict::Committed { snapshot, epoch } => {
+                let done = Committed { snapshot, epoch, is_new: in_doubt && snapshot.is_some(), attempts: attempt - 1 };
+                return Ok((now, Outcome::Committed(done)));
+            }
+            Verdict::Foreign => {
+                let foreign = Foreign { parent: intent.parent, current: now.metadata.current_snapshot_id() };
+                return Ok((now, Outcome::Foreign(foreign)));
+            }
+            Verdict::Commit => {}
+        }
+        let (snapshot, mut updates) = prepare(session, &now.metadata, &change(&now.metadata, intent)?)?;
+        updates.push(TableUpdate::SetProperties { updates: marker::write(&intent.marker) });
+        match catalog.commit(name, &requirements(&now.metadata), updates) {
+            Ok(loaded) => {
+                let epoch = intent.marker.epoch;
+                let done = Committed { snapshot: Some(snapshot), epoch, is_new: true, attempts: attempt };
+                return Ok((loaded, Outcome::Committed(done)));
+            }
+            Err(CommitError::Refused(error)) => return Err(error),
+            Err(CommitError::Conflict(text)) => because = text,
+            Err(CommitError::Unknown(text)) => {
+                let told = "the outcome of a commit is not known; the table is read again";
+                tracing::warn!(table = %name, attempt, because = text, "{told}");
+                (because, in_doubt) = (text, true);
+            }
+        }
+        session.pause((Duration::from_millis(10) * (1 << attempt.min(10))).min(PAUSE_MAX));
+    }
+    let what = format!("commit to the table '{name}' after {ATTEMPTS_MAX} attempts: {because}");
+    Err(Error::outside(what).retry().hint("find out who else writes to the table, and how often"))
+}
+
+/// The table as it is now.
+pub(crate) fn load(catalog: &dyn Catalog, name: &TableName) -> Result<Loaded> {
+    catalog.load(name)?.ok_or_else(|| {
+        Error::doubt(format!("load the table '{name}': it is gone")).hint("start over, or bring the table back")
+    })
+}
+
+/// What the table must still be: the same one, at the same snapshot (`None`: without any).
+pub(crate) fn requirements(table: &TableMetadata) -> Vec<TableRequirement> {
+    vec![
+        TableRequirement::UuidMatch { uuid: table.uuid() },
+        TableRequirement::RefSnapshotIdMatch {
+            r#ref: MAIN_BRANCH.to_owned(),
+            snapshot_id: table.current_snapshot_id(),
+        },
+    ]
+}
+
+/// An intent that changes nothing would be found by nothing but its epoch: a table without a change makes no snapshot.
+fn sound(name: &TableName, intent: &Intent) -> Result<()> {
+    let broken = if intent.data.is_empty() && intent.deletes.is_empty() && intent.removed.is_empty() {
+        "it has no files"
+    } else if intent.first_epoch > intent.marker.epoch || intent.marker.epoch == 0 {
+        "its epochs are none"
+    } else {
+        return Ok(());
+    };
+    Err(Error::us(format!("commit an intent to the table '{name}': {broken}")))
+}
+
+fn change(table: &TableMetadata, intent: &Intent) -> Result<Change> {
+    let mut summary = marker::write(&intent.marker);
+    let operation = match intent.purpose {
+        Purpose::Compaction { id } => {
+            summary.insert(COMPACTION.to_owned(), format!("{id:016x}"));
+            Operation::Replace
+        }
+        Purpose::Rows => {
+            summary.insert(FIRST_EPOCH.to_owned(), intent.first_epoch.to_string());
+            let only_adds = intent.deletes.is_empty() && intent.removed.is_empty();
+            if only_adds { Operation::Append } else { Operation::Overwrite }
+        }
+    };
+    let added: Result<Vec<_>> = intent.data.iter().chain(&intent.deletes).map(|file| file.entry(table)).collect();
+    Ok(Change { operation, added: added?, removed: intent.removed.iter().cloned().collect(), summary })
+}

@@ -1,0 +1,56 @@
+//! Position deletes: which rows of which data files are dead. One delete file for each data file, in its partition, so that a reader opens
+//! only those of the files that it reads.
+
+use crate::file::NewFile;
+use crate::parquet_file::{OpenFile, properties};
+use crate::session::Session;
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use dataflow_core::{Error, Result};
+use iceberg::arrow::schema_to_arrow_schema;
+use iceberg::spec::{DataContentType, NestedField, PrimitiveType, Schema, Struct, TableMetadata, Type};
+use std::sync::Arc;
+
+/// The field ids that the specification reserves for the two columns.
+pub(crate) const FILE_PATH_ID: i32 = 2_147_483_546;
+pub(crate) const POSITION_ID: i32 = 2_147_483_545;
+
+/// The columns of a position delete file.
+pub(crate) fn delete_schema() -> iceberg::Result<Schema> {
+    let fields = [
+        NestedField::required(FILE_PATH_ID, "file_path", Type::Primitive(PrimitiveType::String)),
+        NestedField::required(POSITION_ID, "pos", Type::Primitive(PrimitiveType::Long)),
+    ];
+    Schema::builder().with_fields(fields.map(Arc::new)).build()
+}
+
+/// Writes the delete file of one data file. `positions` need not be sorted; twice is as good as once.
+pub(crate) fn write(
+    session: &Session,
+    table: &TableMetadata,
+    (spec_id, partition): (i32, Struct),
+    data_file: &str,
+    positions: &[u64],
+) -> Result<NewFile> {
+    let what = || format!("delete rows of the file '{data_file}'");
+    let unmade = |e: iceberg::Error| Error::us(what()).because(e);
+    let mut sorted = positions.iter().map(|at| i64::try_from(*at)).collect::<Result<Vec<i64>, _>>();
+    let sorted = sorted.as_mut().map_err(|e| Error::us(what()).because(e.to_string()))?;
+    sorted.sort_unstable();
+    sorted.dedup();
+    let schema = Arc::new(delete_schema().map_err(unmade)?);
+    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(data_file, sorted.len())));
+    let positions: ArrayRef = Arc::new(Int64Array::from_iter_values(sorted.iter().copied()));
+    let arrow = Arc::new(schema_to_arrow_schema(&schema).map_err(unmade)?);
+    let rows = RecordBatch::try_new(arrow, vec![paths, positions]).map_err(|e| Error::us(what()).because(e))?;
+
+    let path = format!("{}/data/{}-deletes.parquet", table.location(), session.uuid());
+    // Readers compare the bounds of file_path for equality, so a long path must not be cut.
+    let how = properties().set_statistics_truncate_length(None).build();
+    let mut file = OpenFile::start(session, path, schema, how)?;
+    file.append(session, &rows)?;
+    let mut builder = file.finish(session)?;
+    builder.content(DataContentType::PositionDeletes).partition(partition).partition_spec_id(spec_id);
+    builder.referenced_data_file(Some(data_file.to_owned())).nan_value_counts(Default::default());
+    let described = builder.build().map_err(|e| Error::us(what()).because(e))?;
+    NewFile::new(table, table.current_schema(), spec_id, described)
+}

@@ -1,0 +1,48 @@
+//! Iceberg tables for a sink: catalogs, files, snapshots, and the marker of whose output a table has.
+//!
+//! ```text
+//!  rows ──► DataWriter ──► NewFile ─┐                      ┌─► Outcome::Committed: in the table, once
+//!  dead positions ──► write_deletes ┴─► Intent ──► commit ─┤
+//!                                      (in a checkpoint)   └─► Outcome::Foreign: bring the index up to date, plan anew
+//! ```
+//! It knows nothing of dataflows. All calls block, on an async runtime of its own: they are for threads that may. Time and random numbers
+//! come in through [`dataflow_core::Environment`]; the iceberg crate takes some of its own (the names of metadata files, the uuid of a new
+//! table), which nothing computes with.
+//!
+//! It stands on the types and the manifest, metadata and Parquet writers of Apache's `iceberg` crate. Catalogs, snapshots and storage are
+//! ours: its transactions hold no deletes, its SQLite catalog loses commits, its local files are not synced.
+
+mod catalog;
+mod columns;
+mod commit;
+mod deletes;
+mod file;
+mod history;
+mod intent;
+mod marker;
+mod parquet_file;
+mod scan;
+mod schema;
+mod session;
+mod settings;
+mod sink;
+mod snapshot;
+mod storage;
+mod table;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod warehouse;
+mod writer;
+
+pub use catalog::TableName;
+pub use commit::ATTEMPTS_MAX;
+pub use file::NewFile;
+pub use intent::{Committed, Foreign, Intent, Outcome, Purpose};
+pub use scan::{Changes, FileChanges};
+pub use schema::{PartitionBy, SortBy, TableSpec, Transform};
+pub use settings::{CatalogSettings, S3Keys, S3Settings, Secret, StorageSettings, WarehouseSettings};
+pub use sink::IcebergSink;
+pub use table::Table;
+pub use warehouse::Warehouse;
+pub use writer::{DataWriter, Place, TARGET_FILE_BYTES};

@@ -1,0 +1,280 @@
+//! An open table: whose output it has, writing to it, reading it. All calls block; a clone of its metadata is kept and brought up to date by
+//! [`Table::refresh`] and by each commit.
+
+use crate::catalog::{Catalog, CommitError, Loaded, TableName};
+use crate::commit;
+use crate::deletes;
+use crate::file::NewFile;
+use crate::history::{Ancestry, admit, standing};
+use crate::intent::{Intent, Outcome};
+use crate::marker;
+use crate::scan::{self, Changes, Scan};
+use crate::schema::TableSpec;
+use crate::session::Session;
+use crate::writer::{DataWriter, Place, TARGET_FILE_BYTES};
+use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema};
+use iceberg::TableUpdate;
+use iceberg::spec::{Struct, TableMetadataRef};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use uuid::Uuid;
+
+/// A table of a warehouse.
+pub struct Table {
+    session: Arc<Session>,
+    catalog: Arc<dyn Catalog>,
+    spec: TableSpec,
+    now: Mutex<Loaded>,
+    partitions: Arc<Partitions>,
+}
+
+/// The partition of each data file that was met: what its delete files must carry. One entry a data file of the table.
+#[derive(Default)]
+pub(crate) struct Partitions(Mutex<BTreeMap<String, (i32, Struct)>>);
+
+impl Partitions {
+    pub(crate) fn put(&self, path: String, spec_id: i32, partition: Struct) {
+        self.lock().insert(path, (spec_id, partition));
+    }
+
+    fn get(&self, path: &str) -> Option<(i32, Struct)> {
+        self.lock().get(path).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (i32, Struct)>> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+}
+
+impl Table {
+    pub(crate) fn new(session: Arc<Session>, catalog: Arc<dyn Catalog>, spec: TableSpec, now: Loaded) -> Table {
+        Table { session, catalog, spec, now: Mutex::new(now), partitions: Arc::default() }
+    }
+
+    /// What it was opened as.
+    pub fn spec(&self) -> &TableSpec {
+        &self.spec
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &TableName {
+        &self.spec.table
+    }
+
+    /// What tells it from another table that once had or will have its name.
+    pub fn uuid(&self) -> Uuid {
+        self.metadata().uuid()
+    }
+
+    /// Its current snapshot, as of the last look; `None` before the first.
+    pub fn snapshot(&self) -> Option<i64> {
+        self.metadata().current_snapshot_id()
+    }
+
+    /// Where its metadata was read from, as of the last look: what a reader without the catalog is given.
+    pub fn metadata_location(&self) -> String {
+        self.lock().location.clone()
+    }
+
+    /// Looks at the table anew.
+    ///
+    /// # Errors
+    /// When it cannot be read, is gone, or is another table of the same name.
+    pub fn refresh(&self) -> Result<()> {
+        let now = commit::load(self.catalog.as_ref(), self.name())?;
+        let was = self.uuid();
+        if now.metadata.uuid() != was {
+            let what = format!("read the table '{}': it was dropped and made again", self.name());
+            return Err(Error::doubt(what).hint("start over: the new table does not have what the old one had"));
+        }
+        *self.lock() = now;
+        Ok(())
+    }
+
+    /// Whose output it has, and how far; `None` when no job of ours has written to it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the table was rolled back behind it.
+    pub fn marker(&self) -> Result<Option<Marker>> {
+        self.refresh()?;
+        standing(self.name(), &self.metadata())
+    }
+
+    /// The snapshot that brought the epoch `epoch`, as of the last look; `None` for none: the epoch is 0, or its snapshot has expired.
+    ///
+    /// # Errors
+    /// When a marker cannot be read.
+    pub fn snapshot_of(&self, epoch: Epoch) -> Result<Option<i64>> {
+        let now = self.metadata();
+        for snapshot in Ancestry::of(&now).snapshots {
+            let marker = marker::read(self.name(), &snapshot.summary().additional_properties)?;
+            if marker.is_some_and(|marker| marker.epoch == epoch) {
+                return Ok(Some(snapshot.snapshot_id()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes the table this generation's: older ones find themselves fenced at their next look. Returns the marker as it is now.
+    ///
+    /// A REST catalog checks no property, so an attempt that an older generation has under way may still come in after this; it holds what
+    /// the same epochs give again, and is found by its marker.
+    ///
+    /// # Errors
+    /// When another history or a newer generation has the table, it was rolled back, or the catalog cannot be reached.
+    pub fn claim(&self, lineage: Lineage, generation: Generation) -> Result<Marker> {
+        let mut because = String::new();
+        for _ in 0..commit::ATTEMPTS_MAX {
+            self.refresh()?;
+            let now = self.metadata();
+            let has = standing(self.name(), &now)?;
+            admit(self.name(), has.as_ref(), lineage, generation)?;
+            let first = Marker { lineage, generation, epoch: 0, chain: ChainHash::default() };
+            let claimed = Marker { generation, ..has.unwrap_or(first) };
+            if has == Some(claimed) && marker::read(self.name(), now.properties())? == Some(claimed) {
+                return Ok(claimed);
+            }
+            let updates = vec![TableUpdate::SetProperties { updates: marker::write(&claimed) }];
+            match self.catalog.commit(self.name(), &commit::requirements(&now), updates) {
+                Ok(now) => {
+                    *self.lock() = now;
+                    return Ok(claimed);
+                }
+                Err(CommitError::Refused(error)) => return Err(error),
+                // To set it twice is to set it.
+                Err(CommitError::Conflict(text) | CommitError::Unknown(text)) => because = text,
+            }
+            self.session.pause(std::time::Duration::from_millis(100));
+        }
+        Err(Error::outside(format!("claim the table '{}': {because}", self.name())).retry())
+    }
+
+    /// A writer of data files.
+    ///
+    /// # Errors
+    /// When the table has a column or a partition that is not written here.
+    pub fn writer(&self) -> Result<DataWriter> {
+        let now = self.metadata();
+        let target = now.properties().get("write.target-file-size-bytes").and_then(|bytes| bytes.parse().ok());
+        let target = target.unwrap_or(TARGET_FILE_BYTES);
+        DataWriter::new(self.session.clone(), self.partitions.clone(), now, self.spec.schema.clone(), target)
+    }
+
+    /// Writes delete files for positions of data files: those of the table, and those that are written and wait in intents of this table.
+    /// A file restored with an intent is made known by [`Table::note`] first.
+    ///
+    /// # Errors
+    /// When a data file is not known, or a delete file cannot be written.
+    pub fn write_deletes(&self, positions: &BTreeMap<Arc<str>, Vec<u64>>) -> Result<Vec<NewFile>> {
+        if positions.keys().any(|path| self.partitions.get(path).is_none()) {
+            self.learn_partitions()?;
+        }
+        let now = self.metadata();
+        let dead = positions.iter().filter(|(_, dead)| !dead.is_empty());
+        dead.map(|(path, dead)| {
+            let partition = self.partitions.get(path).ok_or_else(|| {
+                let what = format!("delete rows of the file '{path}': the table '{}' does not hold it", self.name());
+                Error::doubt(what).hint("another program has rewritten the table: bring the index up to date")
+            })?;
+            deletes::write(&self.session, &now, partition, path, dead)
+        })
+        .collect()
+    }
+
+    /// Makes files known that wait in a restored intent.
+    ///
+    /// # Errors
+    /// When the table does not know what they were written under.
+    pub fn note(&self, files: &[NewFile]) -> Result<()> {
+        let now = self.metadata();
+        for file in files {
+            let (spec_id, entry) = file.entry(&now)?;
+            self.partitions.put(file.path.clone(), spec_id, entry.partition().clone());
+        }
+        Ok(())
+    }
+
+    fn learn_partitions(&self) -> Result<()> {
+        self.refresh()?;
+        let now = self.metadata();
+        for file in scan::data_files(&self.session, &now, now.current_snapshot().map(AsRef::as_ref))? {
+            self.partitions.put(file.file_path().to_owned(), file.spec_id, file.partition().clone());
+        }
+        Ok(())
+    }
+
+    /// Brings `intent` in exactly once, whatever became of earlier attempts, also those of other processes.
+    ///
+    /// # Errors
+    /// `Fenced` when a newer generation has the table; `Doubt` when it is another table, has another history, was rolled back or forked, or
+    /// has a part of the intent's epochs; else what the catalog or the storage says, transient where a repetition of this call may help.
+    pub fn commit(&self, intent: &Intent) -> Result<Outcome> {
+        let (now, outcome) = commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent)?;
+        *self.lock() = now;
+        Ok(outcome)
+    }
+
+    /// The live rows of a snapshot.
+    ///
+    /// # Errors
+    /// When the snapshot is not known, or another program has written what is not read here (equality deletes, other formats).
+    pub fn scan(&self, snapshot: i64) -> Result<impl Iterator<Item = Result<(Row, Place)>> + use<>> {
+        let columns: Vec<usize> = (0..self.spec.schema.columns.len()).collect();
+        Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, &columns)
+    }
+
+    /// The keys of a snapshot's live rows and where each lies: what an index is built from. Without a key the whole row is one.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan_keys(&self, snapshot: i64) -> Result<impl Iterator<Item = Result<(Row, Place)>> + use<>> {
+        self.start_keys(snapshot)
+    }
+
+    /// The keys in some files of a snapshot: what [`Changes`] has added.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan_keys_of(
+        &self,
+        snapshot: i64,
+        files: &[Arc<str>],
+    ) -> Result<impl Iterator<Item = Result<(Row, Place)>> + use<>> {
+        let mut scan = self.start_keys(snapshot)?;
+        scan.only(files);
+        Ok(scan)
+    }
+
+    fn start_keys(&self, snapshot: i64) -> Result<Scan> {
+        let TableSchema { columns, key } = &self.spec.schema;
+        let all: Vec<usize> = (0..columns.len()).collect();
+        let columns = if key.is_empty() { &all } else { key };
+        Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, columns)
+    }
+
+    /// What became of the table's files between a snapshot and the current one, as of the last look.
+    ///
+    /// # Errors
+    /// When metadata cannot be read.
+    pub fn changes_since(&self, snapshot: i64) -> Result<Changes> {
+        scan::changes(&self.session, &self.metadata(), snapshot)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    #[cfg(test)]
+    pub(crate) fn catalog(&self) -> &dyn Catalog {
+        self.catalog.as_ref()
+    }
+
+    pub(crate) fn metadata(&self) -> TableMetadataRef {
+        self.lock().metadata.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        self.now.lock().expect("no holder of this lock can panic")
+    }
+}

@@ -1,0 +1,129 @@
+//! Change events: what a record of a table's change topic says about one row.
+//!
+//! Connectors make them of bytes (`connectors/src/envelope`); a durable collection (`operators/src/collection.rs`) applies them.
+
+use crate::{Datum, EventTime, Micros, Row};
+use serde::{Deserialize, Serialize};
+
+/// What a record of a table's change topic says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ChangeEvent {
+    /// One row changed.
+    Change(Change),
+    /// All rows of the table are gone.
+    Truncate {
+        /// Where in the database's log.
+        position: Option<ChangePosition>,
+        /// The transaction that did it.
+        transaction: Option<Transaction>,
+    },
+    /// Nothing about a row.
+    Ignored(Ignored),
+}
+
+impl EventTime for ChangeEvent {
+    /// Changes have positions and no event time: none is late, and no watermark waits for one.
+    fn event_time(&self) -> Result<Micros, &'static str> {
+        Ok(Micros(0))
+    }
+}
+
+/// A record that says nothing about a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Ignored {
+    /// A null value: it follows a delete, so that the topic can be compacted.
+    Tombstone,
+    /// The connector lives.
+    Heartbeat,
+    /// A message that an application wrote into the database's log.
+    Message,
+    /// A transaction began or ended.
+    TransactionBoundary,
+    /// A change of another table, where a file holds several.
+    OtherTable,
+}
+
+/// A change of one row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Change {
+    /// What was done.
+    pub op: Op,
+    /// Where in the database's log; none: it applies without a comparison.
+    pub position: Option<ChangePosition>,
+    /// The key of the row: its key columns, or all of it where the table has no key.
+    pub key: Row,
+    /// The row as it is now; none: it is deleted.
+    pub row: Option<Row>,
+    /// Columns of `row` that hold null because the database did not send them: their value is still that of the current row. A null
+    /// that stands for one is not checked against its column.
+    pub unavailable: Vec<usize>,
+    /// What an update takes away beside putting `row`: the old row of a table without a key, or the old key, where it is known and is
+    /// not `key`.
+    pub replaces: Option<Row>,
+    /// The transaction that did it, where the connector sends that.
+    pub transaction: Option<Transaction>,
+}
+
+impl Change {
+    /// What this change takes away beside putting its row: the row `old`, in the same moment.
+    pub fn taking(&self, old: Row) -> Change {
+        Change { op: Op::Delete, key: old, row: None, unavailable: Vec::new(), replaces: None, ..self.clone() }
+    }
+
+    /// The row with the values that were not sent taken from the current one; without a current row they are null.
+    ///
+    /// ```
+    /// use dataflow_core::change::{Change, Op};
+    /// use dataflow_core::{Datum, Row};
+    /// let row = |body: Datum| -> Row { [Datum::Int(1), body].into_iter().collect() };
+    /// let key = [Datum::Int(1)].into_iter().collect();
+    /// let row_sent = Some(row(Datum::Null));
+    /// let (position, replaces, transaction) = (None, None, None);
+    /// let change = Change { op: Op::Update, position, key, row: row_sent, unavailable: vec![1], replaces, transaction };
+    /// assert_eq!(change.completed(Some(&row("long".into()))), Some(row("long".into())));
+    /// assert_eq!(change.completed(None), Some(row(Datum::Null)));
+    /// ```
+    pub fn completed(&self, current: Option<&Row>) -> Option<Row> {
+        let (row, Some(current)) = (self.row.as_ref()?, current) else { return self.row.clone() };
+        if self.unavailable.is_empty() {
+            return Some(row.clone());
+        }
+        let value = |(at, datum): (usize, &Datum)| match self.unavailable.contains(&at) {
+            true => current.get(at).clone(),
+            false => datum.clone(),
+        };
+        Some(row.0.iter().enumerate().map(value).collect())
+    }
+}
+
+/// What was done to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Op {
+    /// It was there when a snapshot was taken.
+    Read,
+    /// It was inserted.
+    Create,
+    /// It was updated.
+    Update,
+    /// It was deleted.
+    Delete,
+}
+
+/// Where in the database's log a change stands, comparable within a topic: `source.sequence` as a pair of numbers (the LSN of the last
+/// commit before it, 0 for none, and its own LSN).
+///
+/// Where only an LSN is known it stands in both places. A later change of the same row begins after the transaction of the earlier one
+/// has committed, so the two kinds compare rightly with each other too: a topic may go from one shape to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChangePosition(pub u64, pub u64);
+
+/// A change's place in its transaction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Transaction {
+    /// The transaction's id. Of Postgres without the LSN behind the colon, which differs from change to change.
+    pub id: Box<str>,
+    /// The change's number in the transaction, from 1.
+    pub order: u64,
+    /// Its number among those of the same table, from 1.
+    pub table_order: u64,
+}

@@ -1,0 +1,88 @@
+//! What a table writer keeps in its state: where each row of its tables is, and which intents are not known to be committed.
+
+use dataflow_core::{Epoch, Error, Micros, Result, RowLocation};
+use dataflow_state::table::StateValue;
+use serde::{Deserialize, Serialize};
+
+/// Where the rows of a table's key are: one, or as many as a row occurs in a table without a key.
+#[derive(Default)]
+pub(super) struct IndexEntry(pub(super) Vec<RowLocation>);
+
+/// The key under which the index holds the rows of a key: after the table's name, so that tables may come and go.
+pub(super) fn index_key(table: &str, row_key: &dataflow_core::Row) -> Vec<u8> {
+    postcard::to_extend(row_key, index_prefix(table)).expect("a row is encodable, and memory grows")
+}
+
+/// What all keys of a table begin with.
+pub(super) fn index_prefix(table: &str) -> Vec<u8> {
+    [table.as_bytes(), &[0]].concat()
+}
+
+impl StateValue for IndexEntry {
+    const VERSION: u16 = 1;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode(&self.0, out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<IndexEntry> {
+        decode(bytes, "where rows are").map(IndexEntry)
+    }
+
+    fn expires(&self) -> Micros {
+        Micros(i64::MAX)
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<IndexEntry>() + self.0.iter().map(|at| size_of::<RowLocation>() + at.file.len()).sum::<usize>()
+    }
+
+    fn is_default(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Files of one worker that are durable and not known to be visible.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Intent {
+    pub(super) table: String,
+    pub(super) epoch: Epoch,
+    pub(super) content: Vec<u8>,
+}
+
+/// The intents of an epoch on one worker.
+#[derive(Default)]
+pub(super) struct Intents(pub(super) Vec<Intent>);
+
+impl StateValue for Intents {
+    const VERSION: u16 = 1;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode(&self.0, out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Intents> {
+        decode(bytes, "intents").map(Intents)
+    }
+
+    fn expires(&self) -> Micros {
+        Micros(i64::MAX)
+    }
+
+    fn weight(&self) -> usize {
+        self.0.iter().map(|intent| size_of::<Intent>() + intent.content.len()).sum()
+    }
+
+    fn is_default(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    let encoded = postcard::to_extend(value, std::mem::take(out));
+    *out = encoded.expect("plain data is encodable, and memory grows");
+}
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|cause| Error::outside(format!("reading {what} from state")).because(cause))
+}

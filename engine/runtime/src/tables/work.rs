@@ -1,0 +1,390 @@
+//! What a table writer does on one worker: nets changes, has them written, keeps index and intents.
+
+use super::index::{IndexEntry, Intent, Intents, index_key, index_prefix};
+use super::writer::{Keyed, WorkerIntent};
+use super::{INTENTS_MAX, Schemas, TableConnection};
+use crate::facts::EpochFacts;
+use crate::job::{JobScope, Stateful};
+use crate::link::Link;
+use dataflow_core::{
+    Environment, Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableSchema, TableWriter,
+    TaskState,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of net changes after which files are written without waiting for a checkpoint.
+const NET_BYTES_MAX: usize = 64 << 20;
+/// Pause before files are written again after an error that may pass.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Keys looked up or changed in the index at a time.
+const INDEX_BATCH: usize = 4_096;
+
+/// The operator's logic on one worker.
+pub(super) struct Work {
+    connection: Arc<TableConnection>,
+    schemas: Vec<(String, TableSchema)>,
+    index: Stateful<IndexEntry>,
+    intents: Stateful<Intents>,
+    /// Epochs whose intents are in `intents`, under these keys: several after a start with fewer workers.
+    kept: BTreeMap<Epoch, Vec<Vec<u8>>>,
+    /// Those that the restored checkpoint holds: they may or may not be committed.
+    pub(super) uncommitted: Vec<WorkerIntent>,
+    pub(super) files: Link<Vec<(u16, TableChanges)>, Result<Vec<TableFiles>>>,
+    /// Rows of a table up to here are in it already.
+    held_through: Vec<Epoch>,
+    net: BTreeMap<(u16, Row), isize>,
+    net_bytes: usize,
+    writing: VecDeque<Writing>,
+    /// The checkpoint epoch whose files are being written.
+    pub(super) cutting: Option<Epoch>,
+    /// Written since the last cut.
+    written: Vec<(u16, Vec<u8>)>,
+    worker: usize,
+    peers: usize,
+}
+
+/// Files being written: what the index is told when they are.
+struct Writing {
+    /// Per table, the keys of its rows in the order of the files' rows.
+    added: Vec<(u16, Vec<Vec<u8>>)>,
+    /// Where the rows of each changed key are that stay as they were.
+    kept: BTreeMap<Vec<u8>, Vec<RowLocation>>,
+    cut: Option<Epoch>,
+}
+
+impl Work {
+    pub(super) fn open(
+        job: &JobScope<'_>,
+        connection: &Arc<TableConnection>,
+        schemas: &Arc<Schemas>,
+        worker: usize,
+    ) -> Result<Work> {
+        let sink = connection.sink.name();
+        let (index, mut intents) =
+            (job.lasting_state(&format!("{sink}-index"))?, job.lasting_state(&format!("{sink}-intents"))?);
+        let plan = job.plan();
+        let restored = plan.start.state.epoch;
+        let mut kept: BTreeMap<Epoch, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut restored_intents = Vec::new();
+        let intents_table: &mut Stateful<Intents> = &mut intents;
+        intents_table.table.scan(&mut |key, Intents(intents)| {
+            intents.first().iter().for_each(|intent| kept.entry(intent.epoch).or_default().push(key.to_vec()));
+            restored_intents.extend(intents);
+            Ok(())
+        })?;
+        if plan.settings.drop_unknown_state {
+            restored_intents.retain(|intent: &Intent| schemas.contains_key(&intent.table));
+        }
+        if let Some(unknown) = restored_intents.iter().find(|intent| !schemas.contains_key(&intent.table)) {
+            let table = &unknown.table;
+            let what = format!(
+                "starting the job: the checkpoint holds output of table '{table}', which the job does not write"
+            );
+            return Err(Error::user(what)
+                .hint("write it until it is committed, or drop that output with 'runtime.drop_unknown_state = true'"));
+        }
+        restored_intents
+            .iter()
+            .for_each(|intent| connection.note_restored(&intent.table, intent.epoch, &intent.content));
+        let mut writer = connection.sink.writer(worker, schemas);
+        let schemas: Vec<(String, TableSchema)> = schemas.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+        let held_through =
+            schemas.iter().map(|(table, _)| connection.restored(table).holds_through(restored)).collect();
+        let mut index: Stateful<IndexEntry> = index;
+        for (table, _) in &schemas {
+            if connection.restored(table).is_index_behind() {
+                let owns = |key: &[u8]| Shard::of(key).worker(plan.workers) == worker;
+                rebuild(&mut index, &mut *writer, table, connection, owns)?;
+            }
+        }
+        let files = spawn(&plan.environment, connection, worker, &schemas, writer);
+        Ok(Work {
+            connection: connection.clone(),
+            schemas,
+            index,
+            intents,
+            kept,
+            uncommitted: restored_intents.into_iter().map(WorkerIntent::from).collect(),
+            files,
+            held_through,
+            net: BTreeMap::new(),
+            net_bytes: 0,
+            writing: VecDeque::new(),
+            cutting: None,
+            written: Vec::new(),
+            worker,
+            peers: plan.workers,
+        })
+    }
+
+    /// Whether changes of `epoch` may be netted now: nothing past the checkpoint that is due, and within the bound.
+    pub(super) fn takes(&self, epoch: Epoch, next_cut: Option<Epoch>) -> bool {
+        next_cut.is_none_or(|cut| epoch <= cut) && self.net_bytes < 2 * NET_BYTES_MAX
+    }
+
+    /// Whether a change is in its table already, or in an intent.
+    pub(super) fn has(&self, (table, _, epoch, _): &Keyed) -> bool {
+        *epoch <= self.held_through[usize::from(*table)]
+    }
+
+    pub(super) fn net(&mut self, changes: Vec<Keyed>) -> Result<()> {
+        for (table, row, _, diff) in changes {
+            let (name, schema) = &self.schemas[usize::from(table)];
+            schema
+                .check(&row)
+                .map_err(|error| Error { what: format!("writing table '{name}': {}", error.what), ..error })?;
+            let bytes = row.weight();
+            match self.net.entry((table, row)) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(diff);
+                    self.net_bytes += bytes;
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                    *entry.get_mut() += diff;
+                    if *entry.get() == 0 {
+                        entry.remove();
+                        self.net_bytes -= bytes;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has files written, for the checkpoint that is due or because there is much. Whether it did.
+    pub(super) fn write(&mut self, due: Option<Epoch>) -> Result<bool> {
+        if due.is_none() && self.net_bytes < NET_BYTES_MAX || !self.writing.is_empty() {
+            return Ok(false);
+        }
+        // Those below: the oldest is never held back, on whatever worker.
+        let before = |due| self.connection.uncommitted().iter().filter(|epoch| **epoch < due).count();
+        if due.is_some_and(|due| before(due) >= INTENTS_MAX) {
+            return Ok(false); // a commit wakes us
+        }
+        let net = std::mem::take(&mut self.net);
+        self.net_bytes = 0;
+        self.cutting = due;
+        let mut request: Vec<(u16, TableChanges)> = Vec::new();
+        let mut writing = Writing { added: Vec::new(), kept: BTreeMap::new(), cut: due };
+        let mut net = net.into_iter().peekable();
+        while let Some(((table, _), _)) = net.peek() {
+            let table = *table;
+            let mut of_table = Vec::new();
+            while let Some(((_, row), diff)) = net.next_if(|((rank, _), _)| *rank == table) {
+                of_table.push((row, diff));
+            }
+            let (changes, added) = self.changes(table, of_table, &mut writing.kept)?;
+            request.push((table, changes));
+            writing.added.push((table, added));
+        }
+        self.writing.push_back(writing);
+        assert!(self.files.send(request).is_ok(), "one request is under way at a time");
+        Ok(true)
+    }
+
+    /// What the net changes of a table, in the order of their rows, are to its files; with the index keys of the added rows.
+    fn changes(
+        &mut self,
+        table: u16,
+        net: Vec<(Row, isize)>,
+        kept: &mut BTreeMap<Vec<u8>, Vec<RowLocation>>,
+    ) -> Result<(TableChanges, Vec<Vec<u8>>)> {
+        let (name, schema) = &self.schemas[usize::from(table)];
+        let doubt = |what: &str, row: &Row| {
+            Error::doubt(format!("writing table '{name}': the row of key {:?} {what}", schema.key_of(row)))
+                .hint("the view has two rows of one key, or was changed; give it another key, or write a new table")
+        };
+        let mut by_key: BTreeMap<Vec<u8>, Vec<(Row, isize)>> = BTreeMap::new();
+        for (row, diff) in net {
+            by_key.entry(index_key(name, &schema.key_of(&row))).or_default().push((row, diff));
+        }
+        let (mut deleted, mut added) = (Vec::new(), Vec::new());
+        let mut by_key = by_key.into_iter().peekable();
+        while by_key.peek().is_some() {
+            let batch: Vec<_> = by_key.by_ref().take(INDEX_BATCH).collect();
+            let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
+            let slots = self.index.table.load(&keys)?;
+            for (slot, (key, changes)) in slots.into_iter().zip(batch) {
+                let mut places = self.index.table.get(slot).0.clone();
+                let (gone, come): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, diff)| *diff < 0);
+                for (row, diff) in gone {
+                    let left = places.len().checked_sub(diff.unsigned_abs());
+                    let left = left.ok_or_else(|| doubt("goes, and the index does not know it", &row))?;
+                    deleted.extend(places.drain(left..));
+                }
+                for (row, diff) in come {
+                    if !schema.key.is_empty() && (diff > 1 || !places.is_empty() || kept.contains_key(&key)) {
+                        return Err(doubt("comes, and there is one already", &row));
+                    }
+                    added.extend(std::iter::repeat_n((row, key.clone()), diff.unsigned_abs()));
+                    // A second row of a key that had none is told by this.
+                    kept.insert(key.clone(), places.clone());
+                }
+                kept.insert(key, places);
+            }
+            self.index.table.end_epoch(None)?;
+        }
+        deleted.sort_unstable();
+        // In the order of the table's columns, so that files are clustered by what usually comes first: the key.
+        added.sort_unstable();
+        let (added, keys) = added.into_iter().unzip();
+        Ok((TableChanges { deleted, added }, keys))
+    }
+
+    /// Takes in what the task has written: none, or the checkpoint epoch that it was for, if it was for one.
+    pub(super) fn files_written(&mut self) -> Result<Option<Option<Epoch>>> {
+        let Some(reply) = self.files.replies().pop() else { return Ok(None) };
+        let Writing { added, mut kept, cut } = self.writing.pop_front().expect("a reply answers a request");
+        for (files, (table, keys)) in reply?.into_iter().zip(added) {
+            self.written.push((table, files.intent));
+            for (key, place) in keys.into_iter().zip(files.added) {
+                kept.entry(key).or_default().push(place);
+            }
+        }
+        place(&mut self.index, kept)?;
+        Ok(Some(cut))
+    }
+
+    /// Cuts the state as of a checkpoint epoch, whose files are written; its intents.
+    pub(super) fn cut(&mut self, facts: &EpochFacts) -> Result<Vec<WorkerIntent>> {
+        let epoch = facts.epoch;
+        self.cutting = None;
+        let written = std::mem::take(&mut self.written);
+        let name = |table: u16| self.schemas[usize::from(table)].0.clone();
+        let new: Vec<Intent> =
+            written.into_iter().map(|(table, content)| Intent { table: name(table), epoch, content }).collect();
+        let open = self.connection.uncommitted();
+        let is_done = |epoch: &Epoch| !open.contains(epoch);
+        let done: Vec<Epoch> = self.kept.keys().copied().filter(is_done).collect();
+        let keys = done.iter().filter_map(|epoch| self.kept.remove(epoch)).flatten();
+        let mut changes: Vec<(Vec<u8>, Vec<Intent>)> = keys.map(|key| (key, Vec::new())).collect();
+        if !new.is_empty() {
+            new.iter().for_each(|intent| self.connection.note_output(&intent.table, epoch));
+            let shard = Shard::owned_by(self.worker, self.peers).next().expect("every worker owns a shard");
+            let key = shard.key_with(&epoch.to_be_bytes());
+            self.kept.insert(epoch, vec![key.clone()]);
+            changes.push((key, new.clone()));
+        }
+        let keys: Vec<&[u8]> = changes.iter().map(|(key, _)| key.as_slice()).collect();
+        let slots = self.intents.table.load(&keys)?;
+        for (slot, (_, intents)) in slots.into_iter().zip(changes) {
+            self.intents.table.get_mut(slot).0 = intents;
+        }
+        self.intents.table.end_epoch(None)?;
+        self.intents.cut(epoch, None)?;
+        self.index.cut(epoch, None)?;
+        Ok(new.into_iter().map(WorkerIntent::from).collect())
+    }
+}
+
+/// Says where the rows of keys are from now on.
+fn place(index: &mut Stateful<IndexEntry>, places: BTreeMap<Vec<u8>, Vec<RowLocation>>) -> Result<()> {
+    let mut places = places.into_iter().peekable();
+    while places.peek().is_some() {
+        let batch: Vec<_> = places.by_ref().take(INDEX_BATCH).collect();
+        let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
+        let slots = index.table.load(&keys)?;
+        for (slot, (_, places)) in slots.into_iter().zip(batch) {
+            index.table.get_mut(slot).0 = places;
+        }
+        index.table.end_epoch(None)?;
+    }
+    Ok(())
+}
+
+/// Reads the keys of a table that is ahead of the restored index, and makes the index anew from them.
+fn rebuild(
+    index: &mut Stateful<IndexEntry>,
+    writer: &mut dyn TableWriter,
+    table: &str,
+    connection: &TableConnection,
+    owns: impl Fn(&[u8]) -> bool,
+) -> Result<()> {
+    tracing::warn!(table, "the table is ahead of the restored checkpoint: its keys are read anew");
+    let prefix = index_prefix(table);
+    let mut stale = BTreeMap::new();
+    index.table.scan(&mut |key, _| {
+        stale.extend(key.starts_with(&prefix).then(|| (key.to_vec(), Vec::new())));
+        Ok(())
+    })?;
+    place(index, stale)?;
+    let mut batch: Vec<(Vec<u8>, RowLocation)> = Vec::new();
+    let found = writer.scan(table, &mut |key, location| {
+        let key = index_key(table, &key);
+        if owns(&key) {
+            batch.push((key, location));
+        }
+        if batch.len() >= INDEX_BATCH { add(index, std::mem::take(&mut batch)) } else { Ok(()) }
+    })?;
+    add(index, batch)?;
+    let expected = connection.restored(table).marker;
+    if found.map(|marker| (marker.epoch, marker.chain)) != expected.map(|marker| (marker.epoch, marker.chain)) {
+        let what = format!("reading the keys of table '{table}': its marker changed from {expected:?} to {found:?}");
+        return Err(Error::doubt(what).hint("another process writes to it: stop that one and start again"));
+    }
+    Ok(())
+}
+
+/// Adds places to those that the index has.
+fn add(index: &mut Stateful<IndexEntry>, places: Vec<(Vec<u8>, RowLocation)>) -> Result<()> {
+    let keys: Vec<&[u8]> = places.iter().map(|(key, _)| key.as_slice()).collect();
+    let slots = index.table.load(&keys)?;
+    for (slot, (_, location)) in slots.into_iter().zip(&places) {
+        index.table.get_mut(slot).0.push(location.clone());
+    }
+    index.table.end_epoch(None)
+}
+
+fn spawn(
+    environment: &Environment,
+    connection: &Arc<TableConnection>,
+    worker: usize,
+    schemas: &[(String, TableSchema)],
+    writer: Box<dyn TableWriter>,
+) -> Link<Vec<(u16, TableChanges)>, Result<Vec<TableFiles>>> {
+    let tables: Vec<String> = schemas.iter().map(|(name, _)| name.clone()).collect();
+    let task = format!("files {} {worker}", connection.sink.name());
+    let mut files = Files { connection: connection.clone(), tables, writer, knows_restored: false, waiting: None };
+    Link::spawn(&*environment.spawner, &task, 1, move |requests: Vec<Vec<(u16, TableChanges)>>, replies| {
+        files.waiting = files.waiting.take().or_else(|| requests.into_iter().next());
+        let Some(request) = &files.waiting else { return TaskState::Waiting };
+        let request = request.clone();
+        match files.write(&request) {
+            // Nothing names what was written by then, so it is written anew.
+            Err(error) if error.transient => {
+                tracing::warn!("{error}; it is tried again");
+                TaskState::Sleeping(PAUSE)
+            }
+            outcome => {
+                files.waiting = None;
+                let state = if outcome.is_ok() { TaskState::Waiting } else { TaskState::Done };
+                replies.send(outcome);
+                state
+            }
+        }
+    })
+}
+
+/// The task that writes files.
+struct Files {
+    connection: Arc<TableConnection>,
+    tables: Vec<String>,
+    writer: Box<dyn TableWriter>,
+    /// Whether the writer was told of the intents in the restored checkpoint, those of all workers.
+    knows_restored: bool,
+    waiting: Option<Vec<(u16, TableChanges)>>,
+}
+
+impl Files {
+    fn write(&mut self, request: &[(u16, TableChanges)]) -> Result<Vec<TableFiles>> {
+        if !self.knows_restored {
+            for (table, intent) in self.connection.restored_intents() {
+                self.writer.restored(&table, &intent)?;
+            }
+            self.knows_restored = true;
+        }
+        request.iter().map(|(table, changes)| self.writer.write(&self.tables[usize::from(*table)], changes)).collect()
+    }
+}

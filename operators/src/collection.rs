@@ -1,0 +1,342 @@
+//! The durable collection: the current row of each key, from change events, as a differential collection of rows.
+//!
+//! ```text
+//!  change events ─► by key ─► state: key -> (position, row), in RocksDB ─► (old row, -1), (new row, +1) at the epoch
+//!     truncates ──► to every worker                └── on a start: all rows, at the restored epoch
+//! ```
+//!
+//! Everything downstream is a function of its output and is rebuilt from it on a start (invariant 7). A change applies if its position
+//! is not below its key's and is above that of the last truncate (SEMANTICS "Sources"); else it is a repeat or a stale row of a
+//! snapshot, and is dropped and counted. Within an epoch changes are taken in the order of their offsets; what comes and goes in one
+//! epoch nets to nothing. The position of a deleted key is kept for [`DELETED_KEPT_US`] of the epoch clock.
+
+use dataflow_core::change::{Change, ChangeEvent, ChangePosition};
+use dataflow_core::{Epoch, Error, Micros, Position, Result, Row, Shard, Stamped, TableSchema, time::DAY};
+use dataflow_runtime::control::Control;
+use dataflow_runtime::{Changes, EpochFacts, JobScope, Stateful};
+use dataflow_state::table::StateValue;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::{OutputBuilder, builder_rc::OperatorBuilder};
+use timely::dataflow::operators::vec::{Broadcast, Filter};
+use timely::dataflow::operators::{Capability, Operator};
+
+/// For how long the position of a deleted key is known: the furthest that a replay of its source may reach back.
+pub const DELETED_KEPT_US: i64 = 7 * DAY;
+/// Keys visited at a time.
+const BATCH: usize = 4_096;
+/// What keys of rows begin with in the state, and what the position of the last truncate does.
+const ROWS: u8 = 0;
+const TRUNCATED: &[u8] = &[1];
+
+/// Keeps the table `name` of the shape `schema` current. `name` names its state in checkpoints and must not change between versions of a job.
+///
+/// # Errors
+/// When the table has no key, or the state can not be restored.
+pub fn durable_collection<'s>(
+    job: &mut JobScope<'s>,
+    name: &str,
+    schema: &TableSchema,
+    events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>,
+) -> Result<Changes<'s>> {
+    if schema.key.is_empty() {
+        return Err(
+            Error::user(format!("keeping table '{name}': it has no key")).hint("declare the columns of its key")
+        );
+    }
+    let facts = job.facts();
+    let control = job.plan().control.clone();
+    let restored = job.plan().start.state.epoch;
+    let mut work = Table::open(job, name, schema)?;
+    let is_truncate = |event: &Stamped<ChangeEvent>| matches!(event.data, ChangeEvent::Truncate { .. });
+    let truncates = events.clone().filter(move |event| is_truncate(event)).broadcast();
+    let changes = keyed(events, name);
+    let mut builder = OperatorBuilder::new(format!("Collection {name}"), job.scope());
+    let mut changes = builder.new_input(changes, Exchange::new(|(key, _): &Keyed| u64::from(Shard::of(key).0)));
+    let mut truncates = builder.new_input(truncates, Pipeline);
+    let mut facts = builder.new_input(facts, Pipeline);
+    let (rows, rows_stream) = builder.new_output();
+    let (parts, parts_stream) = builder.new_output::<Vec<()>>();
+    let mut rows = OutputBuilder::from(rows);
+    let again = job.scope().activator_for(builder.operator_info().address);
+    builder.build(move |mut capabilities| {
+        capabilities.truncate(1);
+        let mut at_start = capabilities.pop().filter(|_| restored > 0);
+        if let Some(capability) = &mut at_start {
+            capability.downgrade(&restored);
+        }
+        let mut emitting = Shard::owned_by(work.worker, work.peers).collect::<Vec<_>>().into_iter();
+        let mut arrived: BTreeMap<Epoch, Vec<(Position, What)>> = BTreeMap::new();
+        let mut fixed: BTreeMap<Epoch, (EpochFacts, [Capability<Epoch>; 2])> = BTreeMap::new();
+        move |frontiers| {
+            let _keep = &parts;
+            let epoch_of = |least: Option<&Epoch>| *least.expect("events are stamped with their epoch");
+            changes.for_each(|stamp, batch| {
+                let of_epoch = arrived.entry(epoch_of(stamp.least())).or_default();
+                of_epoch.extend(batch.drain(..).map(|(key, change)| (change.position, What::Change(key, change.data))));
+            });
+            truncates.for_each(|stamp, batch| {
+                let of_epoch = arrived.entry(epoch_of(stamp.least())).or_default();
+                of_epoch.extend(batch.drain(..).filter_map(|event| match event.data {
+                    ChangeEvent::Truncate { position, .. } => Some((event.position, What::Truncate(position))),
+                    _ => None,
+                }));
+            });
+            facts.for_each(|stamp, batch| {
+                for facts in batch.drain(..) {
+                    fixed.insert(facts.epoch, (facts, [0, 1].map(|port| stamp.delayed(&facts.epoch, port))));
+                }
+            });
+            if control.has_failed() {
+                fixed.clear();
+                at_start = None;
+                return;
+            }
+            let mut rows = rows.activate();
+            if let Some(capability) = &at_start {
+                if let Some(shard) = emitting.next() {
+                    match work.contents(shard, restored) {
+                        Ok(()) => rows.session(capability).give_container(&mut work.out),
+                        Err(error) => return control.fail(error),
+                    }
+                    return again.activate();
+                }
+                at_start = None;
+            }
+            let is_over = |epoch: &Epoch| !frontiers[..2].iter().any(|frontier| frontier.less_equal(epoch));
+            while let Some(entry) = fixed.first_entry().filter(|entry| is_over(entry.key())) {
+                let (epoch, (facts, [rows_at, _parts_at])) = entry.remove_entry();
+                match work.epoch(&facts, arrived.remove(&epoch).unwrap_or_default()) {
+                    Ok(()) => rows.session(&rows_at).give_container(&mut work.out),
+                    Err(error) => return control.fail(error),
+                }
+            }
+        }
+    });
+    job.parts(parts_stream);
+    Ok(rows_stream)
+}
+
+/// A change with the state's key of its row.
+type Keyed = (Vec<u8>, Stamped<Change>);
+
+/// What happens to the table.
+enum What {
+    Change(Vec<u8>, Change),
+    Truncate(Option<ChangePosition>),
+}
+
+/// Changes by the keys that they touch: one that replaces another row is a delete of that one as well.
+fn keyed<'s>(events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>, name: &str) -> StreamVec<'s, Epoch, Keyed> {
+    events.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, &format!("Changes {name}"), |_, _| {
+        |input, output| {
+            input.for_each(|stamp, batch| {
+                let mut session = output.session(&stamp);
+                for Stamped { time, position, data } in batch.drain(..) {
+                    let ChangeEvent::Change(change) = data else { continue };
+                    if let Some(old) = change.replaces.clone().filter(|old| *old != change.key) {
+                        session.give((state_key(&old), Stamped { time, position, data: change.taking(old) }));
+                    }
+                    session.give((state_key(&change.key), Stamped { time, position, data: change }));
+                }
+            });
+        }
+    })
+}
+
+fn state_key(key: &Row) -> Vec<u8> {
+    postcard::to_extend(key, vec![ROWS]).expect("a row is encodable, and memory grows")
+}
+
+/// What is known of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Current {
+    /// Of the last change that applied.
+    position: Option<ChangePosition>,
+    row: Option<Row>,
+    /// Without a row: until when the position is kept.
+    until_us: i64,
+}
+
+impl StateValue for Current {
+    const VERSION: u16 = 1;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        *out = postcard::to_extend(self, std::mem::take(out)).expect("a row is encodable, and memory grows");
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Current> {
+        postcard::from_bytes(bytes).map_err(|cause| Error::outside("reading the current row of a key").because(cause))
+    }
+
+    fn expires(&self) -> Micros {
+        if self.row.is_some() { Micros(i64::MAX) } else { Micros(self.until_us) }
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Current>() + self.row.as_ref().map_or(0, Row::weight)
+    }
+
+    fn is_default(&self) -> bool {
+        self.row.is_none() && self.position.is_none()
+    }
+}
+
+/// The operator's logic on one worker.
+struct Table {
+    name: String,
+    schema: TableSchema,
+    state: Stateful<Current>,
+    control: Arc<Control>,
+    worker: usize,
+    peers: usize,
+    /// The position of the last truncate.
+    truncated: Option<ChangePosition>,
+    out: Vec<(Row, Epoch, isize)>,
+}
+
+impl Table {
+    fn open(job: &JobScope<'_>, name: &str, schema: &TableSchema) -> Result<Table> {
+        let (worker, peers) = (job.scope().index(), job.plan().workers);
+        let mut state: Stateful<Current> = job.state_by_clock(name)?;
+        let keys: Vec<Vec<u8>> = Shard::owned_by(worker, peers).map(|shard| shard.key_with(TRUNCATED)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let slots = state.table.load(&keys)?;
+        let truncated = slots.into_iter().filter_map(|slot| state.table.get(slot).position).max();
+        let control = job.plan().control.clone();
+        let (name, schema) = (name.to_owned(), schema.clone());
+        Ok(Table { name, schema, state, control, worker, peers, truncated, out: Vec::new() })
+    }
+
+    /// All rows of a shard, as of the restored epoch.
+    fn contents(&mut self, shard: Shard, epoch: Epoch) -> Result<()> {
+        let out = &mut self.out;
+        self.state.table.scan_shard(shard, &mut |_, current| {
+            out.extend(current.row.map(|row| (row, epoch, 1)));
+            Ok(())
+        })
+    }
+
+    fn epoch(&mut self, facts: &EpochFacts, mut events: Vec<(Position, What)>) -> Result<()> {
+        // In the order of offsets; of the two halves of a change that replaces a row the order does not matter, their keys differ.
+        events.sort_by_key(|(position, _)| *position);
+        let mut before: BTreeMap<Vec<u8>, Option<Row>> = BTreeMap::new();
+        let mut changes = Vec::new();
+        for (_, what) in events {
+            match what {
+                What::Change(key, change) => changes.push((key, change)),
+                What::Truncate(position) => {
+                    self.apply(facts, std::mem::take(&mut changes), &mut before)?;
+                    self.truncate(facts, position, &mut before)?;
+                }
+            }
+        }
+        self.apply(facts, changes, &mut before)?;
+        self.say(facts.epoch, before)?;
+        self.state.table.end_epoch(Some(facts.clock))?;
+        self.state.measure(facts.clock, |key| format!("{}", key.escape_ascii()));
+        if facts.checkpoint {
+            self.state.cut(facts.epoch, Some(facts.clock))?;
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        facts: &EpochFacts,
+        changes: Vec<(Vec<u8>, Change)>,
+        before: &mut BTreeMap<Vec<u8>, Option<Row>>,
+    ) -> Result<()> {
+        let (mut stale, mut incomplete, mut unknown) = (0, 0, 0);
+        for batch in changes.chunks(BATCH) {
+            let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
+            let slots = self.state.table.load(&keys)?;
+            for (slot, (key, change)) in slots.into_iter().zip(batch) {
+                let current = self.state.table.get_mut(slot);
+                let is_stale = change.position.is_some_and(|position| {
+                    current.position.is_some_and(|known| position < known)
+                        || self.truncated.is_some_and(|truncated| position <= truncated)
+                });
+                if is_stale {
+                    stale += 1;
+                    continue;
+                }
+                before.entry(key.clone()).or_insert_with(|| current.row.clone());
+                unknown += u64::from(change.row.is_none() && current.row.is_none());
+                incomplete += u64::from(!change.unavailable.is_empty() && current.row.is_none());
+                let row = change.completed(current.row.as_ref());
+                if let Some(row) = &row {
+                    let wrong = |error: Error| Error {
+                        what: format!("keeping table '{}': {}", self.name, error.what),
+                        ..error
+                    };
+                    self.schema.check(row).map_err(wrong)?;
+                }
+                current.row = row;
+                current.position = change.position.or(current.position);
+                current.until_us = facts.clock.plus(DELETED_KEPT_US).0;
+            }
+        }
+        for (what, count) in [("stale", stale), ("incomplete", incomplete), ("delete_of_unknown", unknown)] {
+            if count > 0 {
+                self.control.status.count(&format!("changes.{what}.{}", self.name), count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes all rows.
+    fn truncate(
+        &mut self,
+        facts: &EpochFacts,
+        position: Option<ChangePosition>,
+        before: &mut BTreeMap<Vec<u8>, Option<Row>>,
+    ) -> Result<()> {
+        if position.is_some_and(|position| self.truncated.is_some_and(|known| position < known)) {
+            self.control.status.count(&format!("changes.stale.{}", self.name), 1);
+            return Ok(());
+        }
+        let mut keys = Vec::new();
+        self.state.table.scan(&mut |key, current| {
+            keys.extend(current.row.is_some().then(|| key.to_vec()));
+            Ok(())
+        })?;
+        let until_us = facts.clock.plus(DELETED_KEPT_US).0;
+        for batch in keys.chunks(BATCH) {
+            let asked: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
+            for (slot, key) in self.state.table.load(&asked)?.into_iter().zip(batch) {
+                let current = self.state.table.get_mut(slot);
+                let row = current.row.take();
+                current.until_us = until_us;
+                before.entry(key.clone()).or_insert(row);
+            }
+        }
+        self.truncated = self.truncated.max(position);
+        let own: Vec<Vec<u8>> =
+            Shard::owned_by(self.worker, self.peers).map(|shard| shard.key_with(TRUNCATED)).collect();
+        let own: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();
+        for slot in self.state.table.load(&own)? {
+            let kept = self.state.table.get_mut(slot);
+            // A position that no later one of the source can fall below is never too old.
+            (kept.position, kept.until_us) = (self.truncated, i64::MAX);
+        }
+        Ok(())
+    }
+
+    /// What the epoch changed in all.
+    fn say(&mut self, epoch: Epoch, before: BTreeMap<Vec<u8>, Option<Row>>) -> Result<()> {
+        let keys: Vec<&[u8]> = before.keys().map(Vec::as_slice).collect();
+        for (slot, old) in self.state.table.load(&keys)?.into_iter().zip(before.values()) {
+            let new = &self.state.table.get(slot).row;
+            if old != new {
+                self.out.extend(old.iter().map(|row| (row.clone(), epoch, -1)));
+                self.out.extend(new.iter().map(|row| (row.clone(), epoch, 1)));
+            }
+        }
+        Ok(())
+    }
+}
