@@ -29,7 +29,7 @@ fn build(job: &mut Job) -> Result<()> {
     })?;
 
     let clock = job.clock();
-    let (dead, no_pageviews) = (job.dead_letters(), dead_pageviews(&pageviews.refused, &clock));
+    let (dead, no_pageviews) = (job.dead_letters(&clock), dead_pageviews(&pageviews.refused, &clock));
     let views = shop::shop_views(&shop::ShopTables {
         users: job.current(users)?,
         items: job.current(items)?,

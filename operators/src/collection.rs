@@ -14,7 +14,7 @@ use dataflow_core::change::{Change, ChangeEvent, ChangePosition};
 use dataflow_core::{Epoch, Error, Micros, Position, Result, Row, Shard, Stamped, TableSchema, time::DAY};
 use dataflow_runtime::control::Control;
 use dataflow_runtime::{Changes, EpochFacts, JobScope, Stateful};
-use dataflow_state::table::StateValue;
+use dataflow_state::table::{Slot, StateValue, decode_postcard, encode_postcard};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -166,11 +166,11 @@ impl StateValue for Current {
     const VERSION: u16 = 1;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        *out = postcard::to_extend(self, std::mem::take(out)).expect("a row is encodable, and memory grows");
+        encode_postcard(self, out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Current> {
-        postcard::from_bytes(bytes).map_err(|cause| Error::outside("reading the current row of a key").because(cause))
+        decode_postcard(bytes, "the current row of a key")
     }
 
     fn expires(&self) -> Micros {
@@ -203,9 +203,7 @@ impl Table {
     fn open(job: &JobScope<'_>, name: &str, schema: &TableSchema) -> Result<Table> {
         let (worker, peers) = (job.scope().index(), job.plan().workers);
         let mut state: Stateful<Current> = job.state_by_clock(name)?;
-        let keys: Vec<Vec<u8>> = Shard::owned_by(worker, peers).map(|shard| shard.key_with(TRUNCATED)).collect();
-        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        let slots = state.table.load(&keys)?;
+        let slots = load_truncated(&mut state, worker, peers)?;
         let truncated = slots.into_iter().filter_map(|slot| state.table.get(slot).position).max();
         let control = job.plan().control.clone();
         let (name, schema) = (name.to_owned(), schema.clone());
@@ -316,10 +314,7 @@ impl Table {
             }
         }
         self.truncated = self.truncated.max(position);
-        let own: Vec<Vec<u8>> =
-            Shard::owned_by(self.worker, self.peers).map(|shard| shard.key_with(TRUNCATED)).collect();
-        let own: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();
-        for slot in self.state.table.load(&own)? {
+        for slot in load_truncated(&mut self.state, self.worker, self.peers)? {
             let kept = self.state.table.get_mut(slot);
             // A position that no later one of the source can fall below is never too old.
             (kept.position, kept.until_us) = (self.truncated, i64::MAX);
@@ -339,4 +334,11 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// The position of the last truncate, which each of the worker's shards keeps, so that it goes with them to another number of workers.
+fn load_truncated(state: &mut Stateful<Current>, worker: usize, peers: usize) -> Result<Vec<Slot>> {
+    let keys: Vec<Vec<u8>> = Shard::owned_by(worker, peers).map(|shard| shard.key_with(TRUNCATED)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    state.table.load(&keys)
 }

@@ -6,7 +6,8 @@
 //! written the same way, one JSON object a line (SEMANTICS "Values").
 
 use super::local_log::committed_lines;
-use dataflow_core::{ColumnType, Datum, Error, Micros, Result, Row, Storage, TableSchema};
+use dataflow_core::row::{date_text, decimal_text};
+use dataflow_core::{ColumnType, Datum, Error, Result, Row, Storage, TableSchema};
 use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 use std::fs::{File, create_dir_all};
@@ -75,25 +76,21 @@ fn json(kind: ColumnType, datum: &Datum) -> Value {
         Datum::Long(value) => Value::Number((*value).into()),
         // JSON has no number for what is none.
         Datum::Double(value) => Number::from_f64(value.0).map_or_else(|| value.0.to_string().into(), Value::Number),
-        Datum::Decimal(value) => decimal(*value, kind).into(),
-        Datum::Date(days) => Micros(i64::from(*days) * dataflow_core::time::DAY).to_string()[..10].to_owned().into(),
+        Datum::Decimal(value) => match kind {
+            ColumnType::Decimal { scale, .. } => decimal_text(*value, scale).into(),
+            _ => value.to_string().into(),
+        },
+        Datum::Date(days) => date_text(*days).into(),
         Datum::Timestamp(at) => at.to_string().into(),
         Datum::Text(text) => text.to_string().into(),
         Datum::Bytes(bytes) => bytes.escape_ascii().to_string().into(),
     }
 }
 
-fn decimal(unscaled: i128, kind: ColumnType) -> String {
-    let ColumnType::Decimal { scale, .. } = kind else { return unscaled.to_string() };
-    let sign = if unscaled < 0 { "-" } else { "" };
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = usize::from(scale) + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
-    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataflow_core::Micros;
 
     fn check(kind: ColumnType, datum: Datum, expected: &str) {
         assert_eq!(json(kind, &datum).to_string(), expected);

@@ -67,7 +67,8 @@ pub struct Change {
 impl Change {
     /// What this change takes away beside putting its row: the row `old`, in the same moment.
     pub fn taking(&self, old: Row) -> Change {
-        Change { op: Op::Delete, key: old, row: None, unavailable: Vec::new(), replaces: None, ..self.clone() }
+        let (op, position, transaction) = (Op::Delete, self.position, self.transaction.clone());
+        Change { op, position, key: old, row: None, unavailable: Vec::new(), replaces: None, transaction }
     }
 
     /// The row with the values that were not sent taken from the current one; without a current row they are null.

@@ -3,7 +3,8 @@
 //! A [`Row`] is cheap to clone and totally ordered, as differential dataflow wants it. Its types are in the [`TableSchema`] beside it and
 //! not in the row: whoever makes a row makes it fit ([`TableSchema::check`]).
 
-use crate::{Error, Result, time::Micros};
+use crate::time::{DAY, Micros};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::fmt;
@@ -167,6 +168,21 @@ impl Hash for TotalF64 {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.to_bits().hash(state);
     }
+}
+
+/// The text of a decimal number: all the digits of its scale after the point.
+pub fn decimal_text(unscaled: i128, scale: u8) -> String {
+    let sign = if unscaled < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = usize::from(scale) + 1);
+    match digits.split_at(digits.len() - usize::from(scale)) {
+        (whole, "") => format!("{sign}{whole}"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
+/// The text of a date, in days since 1970: `2026-03-01`.
+pub fn date_text(days: i32) -> String {
+    Micros(i64::from(days) * DAY).to_string()[..10].to_owned()
 }
 
 /// The values of a row in the order of its table's columns.

@@ -8,7 +8,7 @@ use dataflow_core::{
 };
 use dataflow_operators::collection::durable_collection;
 use dataflow_operators::table_row;
-use dataflow_operators::view::{TableRow, Text, View};
+use dataflow_operators::view::{EpochClock, TableRow, Text, View};
 use dataflow_runtime::job::JobScope;
 use differential_dataflow::AsCollection;
 use serde::{Serialize, de::DeserializeOwned};
@@ -233,8 +233,7 @@ impl<'a, 's> Job<'a, 's> {
     }
 
     /// What could not be read of the tables and facts that the job has asked for up to here, as rows of a table.
-    pub fn dead_letters(&mut self) -> View<'s, DeadRecord> {
-        let clock = self.scope.clock();
+    pub fn dead_letters(&mut self, clock: &EpochClock<'s>) -> View<'s, DeadRecord> {
         let plan = self.scope.plan().clone();
         let dead = self.scope.scope().concatenate(std::mem::take(&mut self.dead));
         let rows = dead.map(move |letter| {
@@ -243,7 +242,7 @@ impl<'a, 's> Job<'a, 's> {
             let letter_of = (Text::from(place), Text::from(letter.reason), bytes(letter.key), bytes(letter.raw));
             (letter_of, letter.epoch, 1)
         });
-        View::new(DeadRecord::TABLE, rows.as_collection()).ingested(&clock, |now, (place, reason, key, raw)| {
+        View::new(DeadRecord::TABLE, rows.as_collection()).ingested(clock, |now, (place, reason, key, raw)| {
             DeadRecord {
                 ingestion_time: now,
                 place,

@@ -6,9 +6,9 @@
 
 use crate::control::Control;
 use crate::link::{Link, Replies};
+use crate::outputs::Outputs;
 use dataflow_core::{ChainHash, Environment, Epoch, EpochOutput, Marker, Result, Sink, TaskState};
 use dataflow_state::checkpoint::SinkPosition;
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Epochs handed to a sink's committer; it takes all that wait into one transaction.
@@ -61,7 +61,7 @@ impl SinkConnection {
     /// The epoch has output; epochs come in order.
     pub(crate) fn note_output(&self, epoch: Epoch) {
         if epoch > self.marker_epoch {
-            self.outputs().0.push_back((epoch, None));
+            self.outputs().note(epoch);
         }
     }
 
@@ -72,7 +72,8 @@ impl SinkConnection {
 
     /// out(s, c).
     pub(crate) fn position(&self, c: Epoch) -> SinkPosition {
-        self.outputs().position(c)
+        let (last_output, chain) = self.outputs().last_up_to(c);
+        SinkPosition { last_output, committed: last_output, chain }
     }
 
     /// The checkpoint of `c` is complete: no older one will be asked for.
@@ -82,80 +83,5 @@ impl SinkConnection {
 
     fn outputs(&self) -> MutexGuard<'_, Outputs> {
         self.outputs.lock().expect("no holder panics")
-    }
-}
-
-/// Epochs with output since the last checkpoint, ascending, each with its binding's hash once that is known; the first is the newest
-/// one at or before the checkpoint.
-#[derive(Default)]
-struct Outputs(VecDeque<(Epoch, Option<ChainHash>)>);
-
-impl Outputs {
-    fn after(marker: Option<Marker>, restored: Option<SinkPosition>) -> Outputs {
-        let marker = marker.map(|m| (m.epoch, Some(m.chain))).filter(|(epoch, _)| *epoch > 0);
-        let restored = restored.map(|p| (p.last_output, p.chain)).filter(|(epoch, _)| *epoch > 0);
-        let below = restored.filter(|(epoch, _)| marker.is_none_or(|(newest, _)| *epoch < newest));
-        Outputs(below.into_iter().chain(marker).collect())
-    }
-
-    fn note_chain(&mut self, epoch: Epoch, chain: ChainHash) {
-        if let Some((_, known)) = self.0.iter_mut().rfind(|(e, _)| *e == epoch) {
-            *known = Some(chain);
-        }
-    }
-
-    fn position(&self, c: Epoch) -> SinkPosition {
-        let last = self.0.iter().take_while(|(e, _)| *e <= c).last();
-        let (last_output, chain) = last.copied().unwrap_or_default();
-        SinkPosition { last_output, committed: last_output, chain }
-    }
-
-    fn forget_before(&mut self, c: Epoch) {
-        while self.0.get(1).is_some_and(|(second, _)| *second <= c) {
-            self.0.pop_front();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dataflow_core::{Generation, Lineage};
-
-    fn chain(epoch: Epoch) -> ChainHash {
-        ChainHash([epoch as u8; 16])
-    }
-
-    fn at(last_output: Epoch, chain: Option<ChainHash>) -> SinkPosition {
-        SinkPosition { last_output, committed: last_output, chain }
-    }
-
-    fn after(marker: Epoch, restored: Option<SinkPosition>) -> Outputs {
-        let generation = Generation { number: 1, nonce: 1 };
-        Outputs::after(Some(Marker { lineage: Lineage(7), generation, epoch: marker, chain: chain(marker) }), restored)
-    }
-
-    #[test]
-    fn the_last_output_up_to_a_checkpoint_with_its_hash() {
-        assert_eq!(Outputs::after(None, None).position(9), at(0, None));
-        assert_eq!(after(0, None).position(9), at(0, None));
-        let restored = after(7, Some(at(4, Some(chain(4)))));
-        assert_eq!(restored.position(6), at(4, Some(chain(4))), "below the marker only the checkpoint knows");
-        assert_eq!(restored.position(7), at(7, Some(chain(7))));
-        let mut outputs = after(7, Some(at(7, Some(chain(7)))));
-        assert_eq!(outputs.0.len(), 1);
-        // Whatever the checkpoint that was restored knew, and whether a replay by another program has output there or not.
-        assert_eq!(outputs.position(9), at(7, Some(chain(7))));
-        outputs.0.extend([(10, None), (12, None)]);
-        outputs.note_chain(10, chain(10));
-        assert_eq!(outputs.position(9), at(7, Some(chain(7))));
-        assert_eq!(outputs.position(11), at(10, Some(chain(10))));
-        assert_eq!(outputs.position(12), at(12, None));
-        outputs.forget_before(11);
-        assert_eq!(outputs.position(11), at(10, Some(chain(10))));
-        outputs.note_chain(12, chain(12));
-        outputs.forget_before(40);
-        assert_eq!(outputs.position(50), at(12, Some(chain(12))));
-        assert_eq!(outputs.0.len(), 1);
     }
 }

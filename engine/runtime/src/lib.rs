@@ -25,6 +25,7 @@ pub mod facts;
 pub mod job;
 pub mod link;
 pub mod measures;
+mod outputs;
 mod pace;
 pub mod plan;
 pub mod settings;

@@ -17,8 +17,8 @@ use crate::start::{self, CheckpointFacts, Doubt, LogFacts, SinkFacts, StartFacts
 use crate::tables::{self, TableConnection};
 use dataflow_core::binding::{BindingState, PartitionState};
 use dataflow_core::{
-    Binding, ChainHash, Environment, Epoch, Error, Generation, Lineage, Micros, Partition, Result, SchemaBinding, Sink,
-    SinkIdentity, Source, SourceId, Storage, TableBinding, TableSink, TaskState,
+    Binding, ChainHash, Environment, Epoch, Error, Generation, Lineage, Marker, Micros, Partition, Result,
+    SchemaBinding, Sink, SinkIdentity, Source, SourceId, Storage, TableBinding, TableSink, TaskState,
 };
 use dataflow_state::backend::BackendKind;
 use dataflow_state::binding_log::{
@@ -160,19 +160,20 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     let bound_by = bound_by(&*storage, manifest.as_ref())?;
     let identity = SinkIdentity { job: name.clone(), lineage, generation };
     let (mut opened, mut sink_facts) = (Vec::new(), Vec::new());
+    let facts_of = |name: String, marker: Option<Marker>| -> Result<SinkFacts> {
+        let chain_in_log = marker.map_or(Ok(None), |m| binding_log::chain_at(&*storage, BINDINGS, m.epoch))?;
+        Ok(SinkFacts { name, marker, chain_in_log })
+    };
     for mut sink in setup.sinks {
         let marker = sink.open(&identity)?;
-        let chain_in_log = marker.map_or(Ok(None), |m| binding_log::chain_at(&*storage, BINDINGS, m.epoch))?;
-        sink_facts.push(SinkFacts { name: sink.name().to_owned(), marker, chain_in_log });
+        sink_facts.push(facts_of(sink.name().to_owned(), marker)?);
         opened.push((sink, marker));
     }
     let mut table_sinks = BTreeMap::new();
     for sink in setup.table_sinks {
         let connection = TableConnection::open(sink, identity.clone(), manifest.as_ref().map(|m| (m.epoch, &m.sinks)))?;
         for (name, found) in connection.found() {
-            let chain_in_log =
-                found.marker.map_or(Ok(None), |m| binding_log::chain_at(&*storage, BINDINGS, m.epoch))?;
-            sink_facts.push(SinkFacts { name, marker: found.marker, chain_in_log });
+            sink_facts.push(facts_of(name, found.marker)?);
         }
         table_sinks.insert(connection.sink.name().to_owned(), Arc::new(connection));
     }

@@ -3,6 +3,7 @@
 //! A type holds nothing that its column can not: a [`Decimal`] of the wrong size can not be made. A type that is no column is
 //! refused by the compiler, in words.
 
+use dataflow_core::row::{date_text, decimal_text};
 use dataflow_core::time::{DAY, HOUR};
 use dataflow_core::{ColumnType, Datum, Micros, TotalF64};
 use serde::{Deserialize, Serialize};
@@ -113,13 +114,7 @@ impl<const PRECISION: u8, const SCALE: u8> Decimal<PRECISION, SCALE> {
 
 impl<const PRECISION: u8, const SCALE: u8> fmt::Display for Decimal<PRECISION, SCALE> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let unit = 10_u128.pow(SCALE.into());
-        let (whole, part) = (self.0.unsigned_abs() / unit, self.0.unsigned_abs() % unit);
-        match usize::from(SCALE) {
-            0 => write!(f, "{sign}{whole}"),
-            scale => write!(f, "{sign}{whole}.{part:0scale$}"),
-        }
+        f.write_str(&decimal_text(self.0, SCALE))
     }
 }
 
@@ -162,7 +157,7 @@ pub fn hour_of(instant: Micros) -> i32 {
 impl fmt::Display for Date {
     /// `2026-03-01`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Micros(i64::from(self.0) * DAY).to_string()[..10])
+        f.write_str(&date_text(self.0))
     }
 }
 

@@ -11,8 +11,8 @@
 //! order; whoever changes `pending` judges again from the first change on. Rungs and tail are derived and never stored.
 
 use dataflow_core::planted::{Bug, is_planted};
-use dataflow_core::{Error, Micros, Position, Result, Stamped};
-use dataflow_state::table::StateValue;
+use dataflow_core::{Micros, Position, Result, Stamped};
+use dataflow_state::table::{StateValue, decode_postcard, encode_postcard};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -287,14 +287,11 @@ impl<R: Rules> StateValue for KeyState<R> {
     fn encode(&self, out: &mut Vec<u8>) {
         let said = if is_planted(Bug::SaidNotInState) { &[] } else { &self.said[..] };
         let stored = (&self.history, &self.pending, said, self.expires, self.events_weight as u64, self.is_public);
-        let bytes =
-            postcard::to_extend(&stored, std::mem::take(out)).expect("state values have no unsized or untagged parts");
-        *out = bytes;
+        encode_postcard(&stored, out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {
-        let stored: Stored<R> =
-            postcard::from_bytes(bytes).map_err(|cause| Error::doubt("reading the state of a key").because(cause))?;
+        let stored: Stored<R> = decode_postcard(bytes, "the state of a key")?;
         let Stored { history, pending, said, expires, events_weight, is_public } = stored;
         let events_weight = events_weight as usize;
         let weight = size_of::<Self>() + events_weight + HISTORY_LISTS_BYTES;

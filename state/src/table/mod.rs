@@ -21,6 +21,7 @@ mod cache;
 use crate::backend::{EXPIRES_BYTES, KeyedBackend, PendingCut, SHARD_BYTES};
 use cache::Cache;
 use dataflow_core::{Error, Micros, Result, SHARDS, Shard};
+use serde::{Deserialize, Serialize};
 
 const VERSION_BYTES: usize = 2;
 
@@ -67,6 +68,19 @@ pub trait StateValue: Default {
     fn settle(&mut self, watermark: Option<Micros>) {
         let _ = watermark;
     }
+}
+
+/// Appends a value's postcard encoding: what [`StateValue::encode`] of plain data does.
+pub fn encode_postcard<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    *out = postcard::to_extend(value, std::mem::take(out)).expect("state values have no unsized or untagged parts");
+}
+
+/// Reads what [`encode_postcard`] wrote; `what` it is says the error.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn decode_postcard<'b, T: Deserialize<'b>>(bytes: &'b [u8], what: &str) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|cause| Error::doubt(format!("reading {what}")).because(cause))
 }
 
 /// Epochs for which a changed value may wait to be written. Epochs are short where latency counts: then little is left for a cut, which

@@ -1,7 +1,7 @@
 //! What a table writer keeps in its state: where each row of its tables is, and which intents are not known to be committed.
 
-use dataflow_core::{Epoch, Error, Micros, Result, RowLocation};
-use dataflow_state::table::StateValue;
+use dataflow_core::{Epoch, Micros, Result, RowLocation};
+use dataflow_state::table::{StateValue, decode_postcard, encode_postcard};
 use serde::{Deserialize, Serialize};
 
 /// Where the rows of a table's key are: one, or as many as a row occurs in a table without a key.
@@ -22,11 +22,11 @@ impl StateValue for IndexEntry {
     const VERSION: u16 = 1;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        encode(&self.0, out);
+        encode_postcard(&self.0, out);
     }
 
     fn decode(bytes: &[u8]) -> Result<IndexEntry> {
-        decode(bytes, "where rows are").map(IndexEntry)
+        decode_postcard(bytes, "where rows are").map(IndexEntry)
     }
 
     fn expires(&self) -> Micros {
@@ -58,11 +58,11 @@ impl StateValue for Intents {
     const VERSION: u16 = 1;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        encode(&self.0, out);
+        encode_postcard(&self.0, out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Intents> {
-        decode(bytes, "intents").map(Intents)
+        decode_postcard(bytes, "intents").map(Intents)
     }
 
     fn expires(&self) -> Micros {
@@ -76,13 +76,4 @@ impl StateValue for Intents {
     fn is_default(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) {
-    let encoded = postcard::to_extend(value, std::mem::take(out));
-    *out = encoded.expect("plain data is encodable, and memory grows");
-}
-
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|cause| Error::outside(format!("reading {what} from state")).because(cause))
 }

@@ -19,6 +19,7 @@ pub(crate) use committer::committer;
 pub use writer::Changes;
 pub(crate) use writer::{WorkerIntent, WriterStreams, writer};
 
+use crate::outputs::Outputs;
 use dataflow_core::{ChainHash, Epoch, Error, Marker, Result, SinkIdentity, TableSchema, TableSink, Waker};
 use dataflow_state::checkpoint::SinkPosition;
 use std::collections::BTreeMap;
@@ -75,8 +76,8 @@ struct Progress {
 /// Epochs with output of a table.
 #[derive(Clone, Debug, Default)]
 struct TableProgress {
-    /// Since the last one that is committed, which is the first; ascending.
-    outputs: BTreeMap<Epoch, Option<ChainHash>>,
+    /// Since the last one that is committed.
+    outputs: Outputs,
     committed: Epoch,
 }
 
@@ -106,13 +107,7 @@ impl TableConnection {
                     Error::doubt(what).hint("the job did not write it for a while: name a new table, or drop this one")
                 );
             }
-            // A table that is only claimed has epoch 0, which nobody computed.
-            let marker = found.marker.iter().filter(|marker| marker.epoch > 0);
-            let mut outputs: BTreeMap<Epoch, Option<ChainHash>> =
-                marker.map(|marker| (marker.epoch, Some(marker.chain))).collect();
-            if let Some(position) = found.position.filter(|position| position.last_output > found.marker_epoch()) {
-                outputs.insert(position.last_output, position.chain);
-            }
+            let outputs = Outputs::after(found.marker, found.position);
             progress.tables.insert(table.clone(), TableProgress { outputs, committed: found.marker_epoch() });
             tables.insert(table, found);
         }
@@ -170,7 +165,7 @@ impl TableConnection {
         let mut progress = self.progress();
         let of_table = progress.tables.entry(table.to_owned()).or_default();
         if epoch > of_table.committed {
-            of_table.outputs.entry(epoch).or_default();
+            of_table.outputs.note(epoch);
         }
         if !progress.open.contains(&epoch) {
             progress.open.push(epoch);
@@ -181,11 +176,8 @@ impl TableConnection {
     pub(crate) fn positions(&self, epoch: Epoch, chain: ChainHash) -> Vec<(String, SinkPosition)> {
         let mut progress = self.progress();
         let positions = progress.tables.iter_mut().map(|(table, progress)| {
-            if let Some(known) = progress.outputs.get_mut(&epoch) {
-                *known = Some(chain);
-            }
-            let last = progress.outputs.range(..=epoch).next_back().map(|(epoch, chain)| (*epoch, *chain));
-            let (last_output, chain) = last.unwrap_or_default();
+            progress.outputs.note_chain(epoch, chain);
+            let (last_output, chain) = progress.outputs.last_up_to(epoch);
             let position = SinkPosition { last_output, committed: progress.committed.min(last_output), chain };
             (position_name(self.sink.name(), table), position)
         });
@@ -197,11 +189,8 @@ impl TableConnection {
         let mut progress = self.progress();
         progress.open.retain(|open| *open > epoch);
         for table in progress.tables.values_mut() {
-            let last = table.outputs.range(..=epoch).next_back().map(|(epoch, _)| *epoch);
-            if let Some(last) = last {
-                table.committed = table.committed.max(last);
-                table.outputs = table.outputs.split_off(&last);
-            }
+            table.committed = table.committed.max(table.outputs.last_up_to(epoch).0);
+            table.outputs.forget_before(epoch);
         }
         progress.writers.iter().for_each(Waker::wake);
     }

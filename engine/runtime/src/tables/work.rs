@@ -10,7 +10,7 @@ use dataflow_core::{
     Environment, Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableSchema, TableWriter,
     TaskState,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,9 +36,7 @@ pub(super) struct Work {
     held_through: Vec<Epoch>,
     net: BTreeMap<(u16, Row), isize>,
     net_bytes: usize,
-    writing: VecDeque<Writing>,
-    /// The checkpoint epoch whose files are being written.
-    pub(super) cutting: Option<Epoch>,
+    writing: Option<Writing>,
     /// Written since the last cut.
     written: Vec<(u16, Vec<u8>)>,
     worker: usize,
@@ -111,8 +109,7 @@ impl Work {
             held_through,
             net: BTreeMap::new(),
             net_bytes: 0,
-            writing: VecDeque::new(),
-            cutting: None,
+            writing: None,
             written: Vec::new(),
             worker,
             peers: plan.workers,
@@ -122,6 +119,11 @@ impl Work {
     /// Whether changes of `epoch` may be netted now: nothing past the checkpoint that is due, and within the bound.
     pub(super) fn takes(&self, epoch: Epoch, next_cut: Option<Epoch>) -> bool {
         next_cut.is_none_or(|cut| epoch <= cut) && self.net_bytes < 2 * NET_BYTES_MAX
+    }
+
+    /// The checkpoint epoch whose files are being written.
+    pub(super) fn cutting(&self) -> Option<Epoch> {
+        self.writing.as_ref()?.cut
     }
 
     /// Whether a change is in its table already, or in an intent.
@@ -155,7 +157,7 @@ impl Work {
 
     /// Has files written, for the checkpoint that is due or because there is much. Whether it did.
     pub(super) fn write(&mut self, due: Option<Epoch>) -> Result<bool> {
-        if due.is_none() && self.net_bytes < NET_BYTES_MAX || !self.writing.is_empty() {
+        if due.is_none() && self.net_bytes < NET_BYTES_MAX || self.writing.is_some() {
             return Ok(false);
         }
         // Those below: the oldest is never held back, on whatever worker.
@@ -165,7 +167,6 @@ impl Work {
         }
         let net = std::mem::take(&mut self.net);
         self.net_bytes = 0;
-        self.cutting = due;
         let mut request: Vec<(u16, TableChanges)> = Vec::new();
         let mut writing = Writing { added: Vec::new(), kept: BTreeMap::new(), cut: due };
         let mut net = net.into_iter().peekable();
@@ -179,7 +180,7 @@ impl Work {
             request.push((table, changes));
             writing.added.push((table, added));
         }
-        self.writing.push_back(writing);
+        self.writing = Some(writing);
         assert!(self.files.send(request).is_ok(), "one request is under way at a time");
         Ok(true)
     }
@@ -214,13 +215,12 @@ impl Work {
                     let left = left.ok_or_else(|| doubt("goes, and the index does not know it", &row))?;
                     deleted.extend(places.drain(left..));
                 }
+                let coming: usize = come.iter().map(|(_, diff)| diff.unsigned_abs()).sum();
+                if let Some((row, _)) = come.last().filter(|_| !schema.key.is_empty() && places.len() + coming > 1) {
+                    return Err(doubt("comes, and there is one already", row));
+                }
                 for (row, diff) in come {
-                    if !schema.key.is_empty() && (diff > 1 || !places.is_empty() || kept.contains_key(&key)) {
-                        return Err(doubt("comes, and there is one already", &row));
-                    }
                     added.extend(std::iter::repeat_n((row, key.clone()), diff.unsigned_abs()));
-                    // A second row of a key that had none is told by this.
-                    kept.insert(key.clone(), places.clone());
                 }
                 kept.insert(key, places);
             }
@@ -236,7 +236,7 @@ impl Work {
     /// Takes in what the task has written: none, or the checkpoint epoch that it was for, if it was for one.
     pub(super) fn files_written(&mut self) -> Result<Option<Option<Epoch>>> {
         let Some(reply) = self.files.replies().pop() else { return Ok(None) };
-        let Writing { added, mut kept, cut } = self.writing.pop_front().expect("a reply answers a request");
+        let Writing { added, mut kept, cut } = self.writing.take().expect("a reply answers a request");
         for (files, (table, keys)) in reply?.into_iter().zip(added) {
             self.written.push((table, files.intent));
             for (key, place) in keys.into_iter().zip(files.added) {
@@ -250,7 +250,6 @@ impl Work {
     /// Cuts the state as of a checkpoint epoch, whose files are written; its intents.
     pub(super) fn cut(&mut self, facts: &EpochFacts) -> Result<Vec<WorkerIntent>> {
         let epoch = facts.epoch;
-        self.cutting = None;
         let written = std::mem::take(&mut self.written);
         let name = |table: u16| self.schemas[usize::from(table)].0.clone();
         let new: Vec<Intent> =

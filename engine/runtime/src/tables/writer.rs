@@ -95,14 +95,14 @@ pub(crate) fn writer<'s>(
     builder.build(move |mut capabilities| {
         let mut at_start = capabilities.pop(); // of the intents; the others come with each epoch
         drop(capabilities);
-        let mut open: BTreeMap<Epoch, (Option<Capability<Epoch>>, Vec<Keyed>)> = BTreeMap::new();
+        let mut open: BTreeMap<Epoch, (Capability<Epoch>, Vec<Keyed>)> = BTreeMap::new();
         let mut cuts: BTreeMap<Epoch, (EpochFacts, [Capability<Epoch>; 2])> = BTreeMap::new();
         move |frontiers| {
             let _keep = &_outputs;
             changes.for_each(|stamp, batch| {
                 // A message may hold several epochs; each is held by its own capability.
                 for change in batch.drain(..).filter(|change| !work.has(change)) {
-                    let held = open.entry(change.2).or_insert_with(|| (Some(stamp.delayed(&change.2, 0)), Vec::new()));
+                    let held = open.entry(change.2).or_insert_with(|| (stamp.delayed(&change.2, 0), Vec::new()));
                     held.1.push(change);
                 }
             });
@@ -138,7 +138,7 @@ pub(crate) fn writer<'s>(
                     Err(error) => return control.fail(error),
                 }
                 // The facts of an epoch that is over are all here: nothing past the next cut is netted before it.
-                let next_cut = cuts.keys().copied().find(|cut| Some(*cut) != work.cutting);
+                let next_cut = cuts.keys().copied().find(|cut| Some(*cut) != work.cutting());
                 let next = open.first_entry().filter(|entry| is_over(entry.key()));
                 if let Some(entry) = next.filter(|entry| work.takes(*entry.key(), next_cut)) {
                     if let Err(error) = work.net(entry.remove().1) {
@@ -147,7 +147,7 @@ pub(crate) fn writer<'s>(
                     continue;
                 }
                 let is_whole = |cut: &Epoch| is_over(cut) && open.keys().next().is_none_or(|first| first > cut);
-                match work.write(next_cut.filter(is_whole).filter(|_| work.cutting.is_none())) {
+                match work.write(next_cut.filter(is_whole)) {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(error) => return control.fail(error),
