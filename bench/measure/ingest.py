@@ -7,7 +7,7 @@ import machine
 from scene import BIN, RUN_SECONDS, BenchFailed, Running
 
 # `probe ingest --reader`, as people call it.
-READERS = {"ours": "source", "bare consumer": "base-consumer", "bare batches": "batch-queue"}
+READERS = {"ours": "source", "bare consumer": "base-consumer", "bare stream": "stream-consumer", "bare batches": "batch-queue"}
 
 
 def read(scene, source, reader):

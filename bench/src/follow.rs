@@ -6,6 +6,7 @@
 use crate::topics;
 use anyhow::{Context, Result, ensure};
 use dataflow_core::Micros;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message;
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -42,7 +43,7 @@ struct Key {
 pub(crate) fn follow(brokers: &str, topic: &str, out: &Path) -> Result<usize> {
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone()).context("listen for SIGTERM")?;
-    let consumer = topics::consumer(brokers, "read_committed", &[("fetch.wait.max.ms", FETCH_WAIT_MS)])?;
+    let consumer: BaseConsumer = topics::consumer(brokers, "read_committed", &[("fetch.wait.max.ms", FETCH_WAIT_MS)])?;
     let ends = topics::assign(&consumer, topic, None)?;
     ensure!(!ends.is_empty(), "follow topic '{topic}': it does not exist");
     println!("following");

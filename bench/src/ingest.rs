@@ -11,8 +11,10 @@ use dataflow_connectors::source::kafka::KafkaSource;
 use dataflow_core::{Poll, Source, Waker};
 use dataflow_state::storage::MemoryStorage;
 use rdkafka::bindings as c;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, DefaultConsumerContext, StreamConsumer};
 use rdkafka::message::Message;
+use rdkafka::util::AsyncRuntime;
 use serde::Serialize;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub(crate) enum Reader {
     Source,
     /// rdkafka's `BaseConsumer`, a record at a time.
     BaseConsumer,
+    /// rdkafka's `StreamConsumer`, a record at a time, on tokio.
+    StreamConsumer,
     /// librdkafka's batches from one queue of all partitions: the least there is.
     BatchQueue,
 }
@@ -74,6 +78,7 @@ pub(crate) fn ingest(brokers: &str, topic: &str, reader: Reader) -> Result<Inges
     match reader {
         Reader::Source => source(brokers, topic),
         Reader::BaseConsumer => base_consumer(brokers, topic),
+        Reader::StreamConsumer => stream_consumer(brokers, topic),
         Reader::BatchQueue => batch_queue(brokers, topic),
     }
 }
@@ -113,14 +118,14 @@ fn source(brokers: &str, topic: &str) -> Result<Ingested> {
 }
 
 /// A consumer at the beginning of the topic, and how many records are there; a topic of this kind has no transactions.
-fn assigned(brokers: &str, topic: &str) -> Result<(BaseConsumer, u64)> {
-    let consumer = topics::consumer(brokers, "read_committed", &[("enable.partition.eof", "false")])?;
+fn assigned<C: Consumer<X> + FromClientConfig, X: ConsumerContext>(brokers: &str, topic: &str) -> Result<(C, u64)> {
+    let consumer: C = topics::consumer(brokers, "read_committed", &[("enable.partition.eof", "false")])?;
     let ends = topics::assign(&consumer, topic, Some(&[]))?;
     Ok((consumer, ends.iter().map(|end| u64::try_from(*end).unwrap_or(0)).sum()))
 }
 
 fn base_consumer(brokers: &str, topic: &str) -> Result<Ingested> {
-    let (consumer, all) = assigned(brokers, topic)?;
+    let (consumer, all) = assigned::<BaseConsumer, _>(brokers, topic)?;
     let mut counts = Counts::default();
     while counts.records < all {
         let message = consumer.poll(SILENCE).ok_or_else(|| anyhow!("read topic '{topic}': nothing came"))??;
@@ -129,8 +134,35 @@ fn base_consumer(brokers: &str, topic: &str) -> Result<Ingested> {
     counts.ingested()
 }
 
+/// What rdkafka's stream spawns and waits with. Its own feature for tokio would have rdkafka compiled anew for this program alone.
+struct OnTokio;
+
+impl AsyncRuntime for OnTokio {
+    type Delay = tokio::time::Sleep;
+
+    fn spawn<T: Future<Output = ()> + Send + 'static>(task: T) {
+        tokio::spawn(task);
+    }
+
+    fn delay_for(duration: Duration) -> Self::Delay {
+        tokio::time::sleep(duration)
+    }
+}
+
+fn stream_consumer(brokers: &str, topic: &str) -> Result<Ingested> {
+    tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+        let (consumer, all) = assigned::<StreamConsumer<DefaultConsumerContext, OnTokio>, _>(brokers, topic)?;
+        let mut counts = Counts::default();
+        while counts.records < all {
+            let message = consumer.recv().await?;
+            counts.add(message.key(), message.payload());
+        }
+        counts.ingested()
+    })
+}
+
 fn batch_queue(brokers: &str, topic: &str) -> Result<Ingested> {
-    let (consumer, all) = assigned(brokers, topic)?;
+    let (consumer, all) = assigned::<BaseConsumer, _>(brokers, topic)?;
     // SAFETY: the client lives; the queue is destroyed below, before it.
     let queue = NonNull::new(unsafe { c::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) })
         .ok_or_else(|| anyhow!("the consumer has no queue"))?;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use dataflow_core::stable_hash;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::config::{ClientConfig, FromClientConfig};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -16,7 +16,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// A consumer. Assigns partitions itself and commits nothing, so its group never exists.
-pub(crate) fn consumer(brokers: &str, isolation: &str, more: &[(&str, &str)]) -> Result<BaseConsumer> {
+pub(crate) fn consumer<C: FromClientConfig>(brokers: &str, isolation: &str, more: &[(&str, &str)]) -> Result<C> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", brokers)
@@ -30,10 +30,10 @@ pub(crate) fn consumer(brokers: &str, isolation: &str, more: &[(&str, &str)]) ->
 
 /// The high watermarks by partition; none for a topic that does not exist.
 pub(crate) fn ends(brokers: &str, topic: &str) -> Result<Vec<i64>> {
-    ends_of(&consumer(brokers, "read_uncommitted", &[])?, topic)
+    ends_of(&consumer::<BaseConsumer>(brokers, "read_uncommitted", &[])?, topic)
 }
 
-fn ends_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i64>> {
+fn ends_of<C: ConsumerContext>(consumer: &impl Consumer<C>, topic: &str) -> Result<Vec<i64>> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).with_context(|| format!("look up topic '{topic}'"))?;
     let count = metadata.topics().first().map_or(0, |found| found.partitions().len());
     let end = |partition| consumer.fetch_watermarks(topic, partition, ANSWER).map(|(_, high)| high);
@@ -41,7 +41,11 @@ fn ends_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i64>> {
 }
 
 /// Assigns every partition of the topic, each at its offset in `from` or at 0. Gives the ends of this moment.
-pub(crate) fn assign(consumer: &BaseConsumer, topic: &str, from: Option<&[i64]>) -> Result<Vec<i64>> {
+pub(crate) fn assign<C: ConsumerContext>(
+    consumer: &impl Consumer<C>,
+    topic: &str,
+    from: Option<&[i64]>,
+) -> Result<Vec<i64>> {
     let ends = ends_of(consumer, topic)?;
     let starts: Vec<i64> = match from {
         Some(from) => (0..ends.len()).map(|p| from.get(p).copied().unwrap_or(0)).collect(),
@@ -63,7 +67,7 @@ pub(crate) fn read(
     isolation: &str,
     mut each: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
-    let consumer = consumer(brokers, isolation, &[])?;
+    let consumer: BaseConsumer = consumer(brokers, isolation, &[])?;
     let ends = assign(&consumer, topic, Some(from))?;
     let is_left = |p: usize| ends[p] > from.get(p).copied().unwrap_or(0);
     let mut left = (0..ends.len()).filter(|p| is_left(*p)).count();

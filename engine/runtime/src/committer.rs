@@ -9,6 +9,7 @@ use crate::link::{Link, Replies};
 use crate::outputs::Outputs;
 use dataflow_core::{ChainHash, Environment, Epoch, EpochOutput, Marker, Result, Sink, TaskState};
 use dataflow_state::checkpoint::SinkPosition;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Epochs handed to a sink's committer; it takes all that wait into one transaction.
@@ -20,6 +21,7 @@ pub(crate) struct SinkConnection {
     /// Epochs up to this one are in the sink already.
     pub(crate) marker_epoch: Epoch,
     outputs: Mutex<Outputs>,
+    waiting: AtomicUsize,
 }
 
 impl SinkConnection {
@@ -55,7 +57,22 @@ impl SinkConnection {
         };
         let link = Link::spawn(&*environment.spawner, &name, COMMITTING_EPOCHS_MAX, commit);
         let marker_epoch = marker.map_or(0, |m| m.epoch);
-        SinkConnection { link, marker_epoch, outputs: Mutex::new(Outputs::after(marker, restored)) }
+        SinkConnection {
+            link,
+            marker_epoch,
+            outputs: Mutex::new(Outputs::after(marker, restored)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// So many epochs are staged and not committed.
+    pub(crate) fn note_waiting(&self, epochs: usize) {
+        self.waiting.store(epochs, Relaxed);
+    }
+
+    /// Epochs staged and not committed.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// The epoch has output; epochs come in order.

@@ -1,7 +1,7 @@
 //! When a live epoch is opened, and which of them hold a checkpoint. Pure: the ticker says what time it is and how far the epochs before it are.
 //!
-//! An epoch is closed by opening the next. With input that is after `tick_min` when the epochs before it are staged, at the latest after
-//! `tick_max`, or when it is full; without input after `tick_idle`. None of it decides what an epoch means: a replay takes both the extent of
+//! An epoch is closed by opening the next. With input that is after `tick_min` when the epochs before it are staged and sinks keep up, at the
+//! latest after `tick_max`, or when it is full; without input after `tick_idle`. None of it decides what an epoch means: a replay takes both the extent of
 //! an epoch and its clock from its binding, and cuts no state.
 //!
 //! What is opened stays bounded (invariant 6): by what is not staged, by what is not durable, and, for checkpoints, by what is not stored.
@@ -14,7 +14,8 @@ use std::time::Duration;
 pub const UNDURABLE_EPOCHS_MAX: usize = 256;
 /// Checkpoints opened and not complete: one being stored, one that gathers its parts or waits for the sinks.
 pub(crate) const CHECKPOINTS_OPEN_MAX: usize = 2;
-/// More epochs than this that are not staged: the open one is left to grow up to `tick_max`.
+/// More epochs than this that are not staged, or that a sink has not committed: the open one is left to grow up to `tick_max`. Shorter epochs
+/// would share transactions with those that wait already, and cost the machine and the sink's cluster what makes the wait longer.
 const CONGESTED: usize = 2;
 /// How soon a held-back ticker looks again: a probe wakes nobody.
 pub(crate) const HELD_BACK: Duration = Duration::from_millis(1);
@@ -32,6 +33,8 @@ pub(crate) struct Signs {
     pub(crate) is_stopping: bool,
     /// Epochs opened that not every sink has staged.
     pub(crate) unstaged: usize,
+    /// Epochs that the slowest sink has staged and not committed.
+    pub(crate) uncommitted: usize,
     /// Epochs opened whose bindings are not durable.
     pub(crate) undurable: usize,
     /// Checkpoints opened whose manifests are not durable.
@@ -78,18 +81,18 @@ impl Pace {
             return Next::End;
         }
         let ms = Duration::from_millis;
-        let is_congested = signs.unstaged > CONGESTED;
+        let (is_unstaged, is_uncommitted) = (signs.unstaged > CONGESTED, signs.uncommitted > CONGESTED);
         let due_after = if self.is_first || signs.is_stopping || signs.is_full {
             Duration::ZERO
         } else if signs.has_input {
-            if is_congested { ms(settings.tick_max_ms) } else { ms(settings.tick_min_ms) }
+            if is_unstaged || is_uncommitted { ms(settings.tick_max_ms) } else { ms(settings.tick_min_ms) }
         } else {
             ms(settings.tick_idle_ms)
         };
         let age = signs.now.saturating_sub(self.opened);
         if age < due_after {
-            // A congested epoch is looked at again soon: it may be closed as soon as the ones before it are staged.
-            return Next::Wait(if is_congested && signs.has_input { HELD_BACK } else { due_after - age });
+            // It may be closed as soon as the ones before it are staged, of which a probe wakes nobody; a commit wakes.
+            return Next::Wait(if is_unstaged && signs.has_input { HELD_BACK } else { due_after - age });
         }
         let is_due = signs.now.saturating_sub(self.checkpointed) >= ms(settings.checkpoint_interval_ms);
         // A store that is slower than the interval, or a sink that is away, makes checkpoints rarer.
@@ -155,6 +158,10 @@ mod tests {
         let congested = |until: u64| move |now| Signs { unstaged: if now < until { 3 } else { 2 }, ..fed(0)(now) };
         assert_eq!(opened(250, congested(1_000), &[]), [0, 100, 200]);
         assert_eq!(opened(45, congested(42), &[]), [0, 42]);
+        // A sink lags: the same, but that a commit wakes.
+        let lagging = |until: u64| move |now| Signs { uncommitted: if now < until { 3 } else { 2 }, ..fed(0)(now) };
+        assert_eq!(opened(250, lagging(1_000), &[30, 60]), [0, 100, 200]);
+        assert_eq!(opened(45, lagging(42), &[42]), [0, 42]);
         // Full: at once, whatever else.
         let mut pace = Pace::new(ms(0));
         assert_eq!(pace.next(&at(0), &settings()), TICK);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct RuntimeSettings {
     /// An epoch with input stays open at least this long.
     pub tick_min_ms: u64,
-    /// An epoch with input is closed at the latest after this long, even if the epochs before it are not yet staged.
+    /// An epoch with input is closed at the latest after this long, even if the epochs before it are not yet staged, or wait to be committed.
     pub tick_max_ms: u64,
     /// Without input, a heartbeat epoch is opened this often.
     pub tick_idle_ms: u64,

@@ -63,6 +63,7 @@ pub(crate) fn sink<'s>(
             }
             let measures = &plan.control.measures.epochs;
             let replies = if is_committer { connection.link.replies() } else { Vec::new() };
+            let has_committed = !replies.is_empty();
             for reply in replies {
                 match reply {
                     Ok(last) => {
@@ -120,6 +121,10 @@ pub(crate) fn sink<'s>(
             if is_committer {
                 let waiting = buffer.staged.len() + buffer.committing.len();
                 measures.buffered(&name, waiting, buffer.bytes, plan.settings.staged_bytes_max);
+                connection.note_waiting(waiting);
+                if has_committed {
+                    plan.control.wake_ticker();
+                }
             }
             let open = frontiers[0].frontier().first().copied();
             match buffer.oldest().into_iter().chain(open).min() {

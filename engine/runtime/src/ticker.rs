@@ -155,6 +155,7 @@ impl TickerState {
             is_full: control.is_epoch_full(),
             is_stopping: control.is_stopping() || control.is_finished(),
             unstaged: count_open(&mut self.unstaged, &self.probes.staged),
+            uncommitted: self.plan.sinks.values().map(|sink| sink.waiting()).max().unwrap_or(0),
             undurable: count_open(&mut self.undurable, &self.probes.durable),
             checkpoints: count_open(&mut self.checkpoints, &self.probes.checkpointed),
         }
