@@ -1,6 +1,6 @@
 # The project's commands. `make` alone lists them.
 #
-#   make demo SECONDS=20     a job on generated logins, in one process; without SECONDS until Ctrl-C
+#   make demo SECONDS=20     both jobs on generated logins and a generated shop, each a process; without SECONDS until Ctrl-C
 #   make test                all tests that need no services, under 5 minutes once built
 #
 # Everything is built into one target folder outside the checkout, which further checkouts share: the native parts (RocksDB,
@@ -18,7 +18,9 @@ endif
 E2E_ARGS ?=
 BENCH_ARGS ?=
 SIM_SEEDS ?= 5000
+LAKE_SEEDS ?= 1000
 NIGHTLY_SEEDS ?= 50000
+NIGHTLY_LAKE_SEEDS ?= 10000
 
 binary = $(CARGO_TARGET_DIR)/debug/dataflow
 deny = $(or $(shell PATH="$(cache)/tools/bin:$$PATH" command -v cargo-deny),)
@@ -35,16 +37,17 @@ build-notice: setup
 	@ls -d "$(CARGO_TARGET_DIR)"/debug/.fingerprint/librocksdb-sys-* >/dev/null 2>&1 || \
 	  echo "building for the first time into $(CARGO_TARGET_DIR): 20 minutes and more on two cores, most of it RocksDB and librdkafka; later builds take seconds"
 
-demo: build-notice ## runs the login job on generated input (SECONDS=20: for so long; PORT=: where its status page listens)
+demo: build-notice ## both jobs side by side on generated input (SECONDS=20: for so long; PORT=: of the first page, the other is the next)
 	cargo build --package dataflow-cli
-	@data=$$(mktemp -d "$${TMPDIR:-/tmp}/dataflow-demo.XXXXXX") && echo "the demo's data: $$data" && \
-	  exec "$(binary)" run jobs/login_anomalies.rs --profile embedded --data "$$data" $(if $(SECONDS),--seconds $(SECONDS)) --page $(or $(PORT),0)
+	cargo build --package dataflow-jobs --bins
+	@scripts/demo "$(dir $(binary))" "$(SECONDS)" "$(PORT)"
 
 test: build-notice ## all tests that need no services
 	cargo test --workspace
 
-sim: build-notice ## whole jobs under a seeded scheduler, with every fault there is; says how many a second and what they met (SIM_SEEDS=5000)
-	DATAFLOW_SIM_SEEDS=$(SIM_SEEDS) cargo test --workspace --test seeds -- --nocapture every_seed_equals_the_oracle
+sim: build-notice ## whole jobs under a seeded scheduler, with every fault there is; says how many a second and what they met (SIM_SEEDS=5000 LAKE_SEEDS=1000)
+	DATAFLOW_SIM_SEEDS=$(SIM_SEEDS) DATAFLOW_SIM_LAKE_SEEDS=$(LAKE_SEEDS) \
+	  cargo test --workspace --test seeds -- --nocapture --test-threads 1 equals_the_oracle
 
 planted: build-notice ## each deliberate bug is caught by its test
 	cargo test --package dataflow-sim --features planted-bugs --test planted
@@ -72,7 +75,7 @@ bench-compare: ## what got worse by more than 10 % between two result files (A=o
 
 nightly: ## what is too long for each change: many simulation seeds, long crash runs (NIGHTLY_SEEDS=)
 	@$(MAKE) --no-print-directory build-notice E2E=1
-	@$(MAKE) --no-print-directory sim SIM_SEEDS=$(NIGHTLY_SEEDS)
+	@$(MAKE) --no-print-directory sim SIM_SEEDS=$(NIGHTLY_SEEDS) LAKE_SEEDS=$(NIGHTLY_LAKE_SEEDS)
 	compose/e2e/run harness
 	compose/e2e/run connectors
 	compose/e2e/run crashes --events 200000 --kills 60 --broker-kills 12
@@ -81,6 +84,8 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	compose/e2e/run hard_broker --events 20000
 	compose/e2e/run lakehouse --kills 60
 	compose/e2e/run lakehouse_kafka
+	compose/e2e/run objects
+	compose/e2e/run lakehouse_watch
 
 lint: build-notice fmt deny tidy ## formatting, clippy without a warning, licences, the project's own rules
 	cargo clippy --workspace --all-targets -- --deny warnings

@@ -1,6 +1,8 @@
 """The shop's files grow, and the lakehouse is killed -9 at random moments: soon after a start, after a checkpoint, inside the commits of
-one. Before some restarts the newest checkpoint's manifest is damaged, so that tables are ahead of what is restored. At the end every table
-is exact, and was at each of its snapshots: two readers agree with each other and with `shop_views`, an independent computation.
+one. Before some restarts the newest checkpoint's manifest is damaged, so that tables are ahead of what is restored. In half of the lives
+maintenance never rests: small files are written anew, snapshots expire. At the end every table is exact, and was at each of its snapshots and
+at each epoch that `dataflow.epochs` has: two readers agree with each other and with `shop_views`, an independent computation. No snapshot lacks
+a file, and nothing is left of generations that have ended.
 """
 
 import collections
@@ -12,7 +14,7 @@ import shop_views
 from product import Lakehouse, ProductFailed
 from scene import Failure, say, until
 from shop import Shop, Till
-from warehouse import EPOCH, Warehouse, Wrong, ancestry, bag, check, check_files, check_history, same
+from warehouse import EPOCH, Warehouse, Wrong, ancestry, bag, check, check_files, check_history, check_no_orphans, plain, same
 
 KILLS = 6
 LINES_PER_SECOND = 400
@@ -28,6 +30,11 @@ END_SECONDS = 120
 MORE_KILLS_MAX = 20
 # Snapshots of each table that are compared with the input as far as their epoch had read it.
 SNAPSHOTS_LOOKED_AT = 3
+# Epochs of the table of epochs at which all tables are read.
+EPOCHS_LOOKED_AT = 3
+# Checkpoints after which a life has looked after every table: it does one a commit, once those before it are all its own.
+TIDY_CHECKPOINTS = 45
+TAG = "before-the-end"
 
 
 class Run:
@@ -43,16 +50,21 @@ class Run:
         self.warehouse = Warehouse(self.job.warehouse)
         self.damaged, self.passed_over, self.ahead, self.since = set(), 0, set(), 0
         self.seen = collections.Counter()
+        self.swept, self.tagged = None, None
 
-    def start(self, *flags):
-        """Begins a life. What it must say is clear beforehand: which manifests are damaged, and which tables are ahead of the newest whole one."""
+    def start(self, *flags, eager=None):
+        """Begins a life, in half of them with eager maintenance. What it must say is clear beforehand: which manifests are damaged, and which tables are ahead of the newest whole one."""
         whole, manifests = self.whole(), self.job.manifests()
         self.passed_over = len(manifests) - (manifests.index(whole[-1]) + 1 if whole else 0)
         known, epochs = (product.last_outputs(whole[-1]) if whole else {}), self.warehouse.epochs()
-        self.ahead = {table for table, epoch in epochs.items() if epoch > known.get(table, 0)}
+        # Tables that only grow have no index whose keys would be read anew.
+        self.ahead = {table for table, epoch in epochs.items() if epoch > known.get(table, 0) and not table.startswith("bronze.")}
         self.seen["starts with tables ahead"] += bool(self.ahead)
         self.seen["starts with some tables behind the checkpoint"] += any(last > epochs.get(table, 0) for table, last in known.items())
         self.since = self.job.log.stat().st_size if self.job.log.exists() else 0
+        if eager if eager is not None else self.rng.random() < 0.5:
+            flags = (*flags, "--set", product.EAGER_MAINTENANCE)
+            self.seen["lives with eager maintenance"] += 1
         self.job.start("--workers", str(self.rng.choice(WORKERS)), *flags)
 
     def running(self):
@@ -111,9 +123,30 @@ class Run:
         self.seen["manifests damaged"] += 1
         say(f"byte {at} of {whole[-1].name} is damaged")
 
+    def tidy(self):
+        """A life that is long enough to tidy up after all before it, in which the tables are tagged; then it is killed as well."""
+        before = len(self.job.manifests())
+        self.start(eager=True)
+        first = self.job.manifests()[-1:]
+        seen = set()
+
+        def made():
+            seen.update(file.name for file in self.job.manifests())
+            return self.running() and len(seen) >= before + TIDY_CHECKPOINTS
+
+        until(LIFE_SECONDS, f"{TIDY_CHECKPOINTS} manifests are written", made, pause=0.02)
+        check(self.job.manifests()[-1:] != first, "no manifest is new")
+        self.tagged = self.job.tag(TAG)
+        self.swept = int(self.job.manifests()[-1].stem.split("-")[1])
+        self.kill(AFTER_CHECKPOINT)
+
+    def logged(self, message):
+        return sum(line.get("message") == message for line in self.job.warnings(0))
+
     def lacking(self):
+        self.seen["rewrites"], self.seen["expiries"] = self.logged(product.REWRITTEN), self.logged(product.EXPIRED)
         needed = ("lives from a checkpoint", "epochs replayed", "manifests damaged", "starts with tables ahead",
-                  "starts with some tables behind the checkpoint")
+                  "starts with some tables behind the checkpoint", "lives with eager maintenance", "rewrites", "expiries")
         return [what for what in needed if not self.seen[what]]
 
     def end(self):
@@ -143,6 +176,7 @@ def play(folder, options):
         run.kill(AFTER_CHECKPOINT)
         if options.kills and (missing := run.lacking()):
             raise Failure(f"the run did not go through everything it has to prove: never seen: {', '.join(missing)}")
+        run.tidy()
         run.end()
         say(f"gone through: {dict(run.seen)}; made: {run.shop.counts}")
         verdict(run)
@@ -158,6 +192,7 @@ def verdict(run):
     bindings = run.job.bindings()
     check(bindings[-1]["ends"] == given.ends(), f"the last epoch ends at {bindings[-1]['ends']}, the input at {given.ends()}")
     tables = run.warehouse.tables()
+    noted = tables.pop(product.EPOCHS_TABLE)
     wanted = shop_views.expected(given, bindings[-1]["ends"], bindings[-1]["clock"])
     check(set(tables) == set(wanted), f"there are the tables {sorted(tables)}, expected {sorted(wanted)}")
     snapshots = 0
@@ -170,6 +205,10 @@ def verdict(run):
     for name in ("silver.users", "silver.purchases_enriched", "silver.pageviews_by_items", "bronze.pageviews_dlq", "bronze.dead_letters"):
         check(wanted[name][1], f"{name} came out empty: the run proves nothing about it")
     looked_at = check_past(run, given, bindings, tables)
+    check_epochs(run, given, bindings, tables, noted)
+    swept = [name for name, table in [*tables.items(), (product.EPOCHS_TABLE, noted)] if check_no_orphans(name, table, run.swept)]
+    check(swept, f"generation {run.swept} made no snapshot: nothing is proved about what earlier ones left behind")
+    say(f"nothing is left of generations before {run.swept} in {len(swept)} tables")
     say(f"PyIceberg, DuckDB and the independent computation agree on {len(tables)} tables, now and at {looked_at} of {snapshots} snapshots")
 
 
@@ -204,3 +243,34 @@ def check_past(run, given, bindings, tables):
             check_rows(run.warehouse, name, tables[name], wanted[name], binding["clock"], snapshot)
             looked_at += 1
     return looked_at
+
+
+def check_epochs(run, given, bindings, tables, noted):
+    """Each epoch is noted once; the last ones can be read, and all tables together are what the input was then. So is what is tagged."""
+    check_history(product.EPOCHS_TABLE, noted)
+    found = noted.scan().to_arrow().to_pylist()
+    epochs = collections.defaultdict(dict)
+    for row in found:
+        check(row["table_name"] not in epochs[row["epoch"]], f"epoch {row['epoch']} of {row['table_name']} is noted twice")
+        epochs[row["epoch"]][row["table_name"]] = row["snapshot_id"]
+    clocks = {row["epoch"]: plain(row["clock"]).isoformat(timespec="microseconds") + "Z" for row in found}
+    is_there = {name: {snapshot.snapshot_id for snapshot in table.snapshots()} for name, table in tables.items()}
+    whole = [epoch for epoch in sorted(epochs) if all(id in is_there[name] for name, id in epochs[epoch].items())]
+    last = sorted(epochs)[-product.KEEP_EPOCHS:]
+    check(set(last) <= set(whole), f"of the last epochs {last} only {whole[-product.KEEP_EPOCHS:]} can be read still")
+    check(len(whole) < len(epochs), f"none of {len(epochs)} epochs has expired: nothing is proved about expiry")
+    tagged_epoch, tagged = run.tagged
+    check(epochs[tagged_epoch] == tagged, f"the tag is said to hold {tagged}, epoch {tagged_epoch} has {epochs[tagged_epoch]}")
+    for name, snapshot in tagged.items():
+        check(tables[name].metadata.refs[TAG].snapshot_id == snapshot, f"{name}: the tag stands elsewhere")
+    by_epoch = {row["epoch"]: row for row in bindings}
+    for epoch in sorted({*run.rng.sample(whole, min(EPOCHS_LOOKED_AT, len(whole))), tagged_epoch, last[-1]}):
+        binding = [row for row in bindings if row["epoch"] <= epoch][-1]
+        check(epoch not in by_epoch or by_epoch[epoch]["clock"] == clocks[epoch], f"epoch {epoch} has the clock {binding['clock']}, noted is {clocks[epoch]}")
+        wanted = shop_views.expected(given, binding["ends"], clocks[epoch])
+        for name, (_, rows) in wanted.items():
+            if name in epochs[epoch]:
+                check_rows(run.warehouse, name, tables[name], wanted[name], clocks[epoch], epochs[epoch][name])
+            else:
+                check(not rows, f"epoch {epoch} has no snapshot of {name}, which had {len(rows)} rows then")
+    say(f"{len(epochs)} epochs are noted, of which {len(whole)} can be read; files were written anew {run.seen['rewrites']} times, snapshots expired {run.seen['expiries']} times")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.request
 
 import crashes
 import hard_broker
@@ -18,8 +19,8 @@ import lakehouse_kafka
 import registry_outage
 import traffic
 import two_processes
-from scene import Failure, Scene, say
-from services import Services
+from scene import Failure, Scene, say, until
+from services import Services, free_ports
 
 SCENARIOS = {"crashes": crashes, "hard_broker": hard_broker, "registry_outage": registry_outage, "two_processes": two_processes}
 KILLS = 12
@@ -30,7 +31,7 @@ def parse(arguments):
     if not arguments or arguments[0].startswith("--"):
         arguments = ["crashes", *arguments]
     parser = argparse.ArgumentParser(prog="compose/e2e/run", description=__doc__)
-    parser.add_argument("scenario", choices=[*SCENARIOS, "lakehouse", "lakehouse_kafka", "connectors", "harness", "watch"])
+    parser.add_argument("scenario", choices=[*SCENARIOS, "lakehouse", "lakehouse_kafka", "lakehouse_watch", "connectors", "objects", "harness", "watch"])
     parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
     parser.add_argument("--kills", type=int, help=f"kill -9 of the job; {KILLS}, lakehouse {lakehouse.KILLS}")
@@ -57,6 +58,28 @@ def connectors():
         environment = os.environ | {"KAFKA_BROKERS": services.brokers}
         programs = os.environ["DATAFLOW_KAFKA_TESTS"].splitlines()
         return max(subprocess.run([tests, "--ignored"], env=environment, check=False).returncode for tests in programs)
+
+
+def objects():
+    """The tests of the source of objects against an S3 service in memory."""
+    (port,) = free_ports(1)
+    endpoint, bucket = f"http://127.0.0.1:{port}", "objects"
+    environment = os.environ | {"S3_ENDPOINT": endpoint, "S3_BUCKET": bucket, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            until(30, "the S3 service makes a bucket", lambda: is_made(f"{endpoint}/{bucket}"))
+            return subprocess.run([os.environ["DATAFLOW_OBJECTS_TESTS"], "--ignored"], env=environment, check=False).returncode
+        finally:
+            server.kill()
+
+
+def is_made(bucket):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(bucket, method="PUT")) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def alone(play, options, again):
@@ -87,14 +110,25 @@ def watch(options):
     return alone(live_page.play, options, "watch")
 
 
+def watch_tables(options):
+    """The live page of the lakehouse job; needs a browser too."""
+    import live_tables
+
+    return alone(live_tables.play, options, "lakehouse_watch")
+
+
 def main():
     options = parse(sys.argv[1:])
     if options.scenario == "connectors":
         return connectors()
+    if options.scenario == "objects":
+        return objects()
     if options.scenario == "harness":
         return harness()
     if options.scenario == "watch":
         return watch(options)
+    if options.scenario == "lakehouse_watch":
+        return watch_tables(options)
     if options.scenario == "lakehouse_kafka":
         return alone(lambda folder: lakehouse_kafka.play(folder, options), options, f"lakehouse_kafka --seed {options.seed}")
     if options.scenario == "lakehouse":

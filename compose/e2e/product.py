@@ -16,6 +16,13 @@ LAKEHOUSE = "jobs/lakehouse.rs"
 LAKEHOUSE_SINK = "lakehouse"
 # What it logs when a checkpoint's manifest is not whole, and when a table is ahead of the checkpoint that it restores.
 DAMAGED, AHEAD = "a checkpoint is damaged and passed over", "the table is ahead of the restored checkpoint: its keys are read anew"
+# What it logs when it has written small files anew, and when old snapshots are gone.
+REWRITTEN, EXPIRED = "small files are written anew", "old snapshots are gone"
+EPOCHS_TABLE = "dataflow.epochs"
+# Maintenance that never rests and keeps little; the names are those of the sink's settings.
+KEEP_EPOCHS = 4
+EAGER_MAINTENANCE = ("sinks.lakehouse.maintenance={ interval_seconds = 0, keep_snapshots = 2, keep_seconds = 0, "
+                     f"keep_epochs = {KEEP_EPOCHS}, small_files = 2, dead_percent = 10 }}")
 EXIT_FENCED = 5
 # What its Kafka clients call themselves: librdkafka's default.
 CLIENT_ID = "rdkafka"
@@ -117,13 +124,21 @@ class Lakehouse(Product):
         self._open("files", output / ".data", output, [f"input={source}", f"output={output}"], checkpoint_ms)
 
     def _open(self, profile, data, output, settings, checkpoint_ms):
-        self.profile, self.data, self.log, self.env = profile, data, output.with_suffix(".log"), os.environ
+        self.profile, self.data, self.log, self.env = profile, data, output.with_suffix(".log"), os.environ | {"DATAFLOW_LOG": "info"}
         self.warehouse, self.flags, self.process = output / "warehouse", ["--log-format", "json"], None
         self.settings = [*settings, f"runtime.checkpoint_interval_ms={checkpoint_ms}"]
 
     def _command(self, *verb):
         settings = [flag for setting in self.settings for flag in ("--set", setting)]
         return [os.environ["DATAFLOW_BIN"], *verb, LAKEHOUSE, "--profile", self.profile, "--data", str(self.data), *settings]
+
+    def tag(self, name):
+        """Tags the tables while the job runs: (epoch, {table: snapshot})."""
+        done = subprocess.run([*self._command("tag"), name, "--output", "json"], cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ProductFailed(f"'tag' ended with {done.returncode}: {done.stderr.strip()}")
+        said = json.loads(done.stdout)
+        return said["epoch"], said["snapshots"]
 
     def warnings(self, since):
         """What it logged, as objects, from this byte of the log on."""
@@ -134,12 +149,14 @@ class Lakehouse(Product):
 
 
 class KafkaLakehouse(Lakehouse):
-    """The lakehouse from Debezium's topics into a folder: profile `local`, but for where the tables are."""
+    """The lakehouse from Debezium's topics into a folder: profile `local`, but for where the tables are and the pageviews come from: folders."""
 
     def __init__(self, services, pageviews, output, checkpoint_ms):
         warehouse = output / "warehouse"
-        place = [f'sinks.lakehouse.catalog={{ sqlite = "{warehouse}/catalog.db" }}', f'sinks.lakehouse.storage={{ folder = "{warehouse}" }}']
-        self._open("local", output / "data", output, [f"pageviews={pageviews}", *place], checkpoint_ms)
+        objects = f'sources.pageviews={{ connector = "objects", format = "lines", path = "{pageviews}", poll_ms = 50 }}'
+        place = [f'sinks.lakehouse.catalog={{ sqlite = "{warehouse}/catalog.db" }}', f'sinks.lakehouse.storage={{ folder = "{warehouse}" }}',
+                 f'sinks.segments.storage={{ folder = "{warehouse}/segments" }}']
+        self._open("local", output / "data", output, [objects, *place], checkpoint_ms)
         self.env = os.environ | {"KAFKA_BROKERS": services.brokers, "REGISTRY_URL": services.registry}
 
 

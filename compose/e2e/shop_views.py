@@ -84,6 +84,10 @@ VIEWS = {
         SELECT channel, count(*) AS total_pageviews FROM silver.pageviews_by_items GROUP BY channel""",
     "bronze.pageviews_dlq": "SELECT raw_record, reason, user_id, url FROM pageviews_dlq",
     "bronze.dead_letters": "SELECT place, reason FROM dead_letters",
+    "bronze.users": "SELECT * FROM landed_users",
+    "bronze.items": "SELECT * FROM landed_items",
+    "bronze.purchases": "SELECT * FROM landed_purchases",
+    "bronze.pageviews": "SELECT * FROM landed_pageviews",
 }
 
 # Functions of the clock too: the last 24 hours, and of the segments the rows of the newest date.
@@ -175,7 +179,10 @@ def expected(given, ends, clock):
     dead = []
     for table, columns in TABLES.items():
         load_changes(duck, table, columns, given.changes[table][:ends.get(f"dbz.public.{table}/0", 0)], dead)
-    lines = [line for line in given.pageviews[:ends.get("pageviews/0", 0)] if line]
+    numbered = [(offset, line) for offset, line in enumerate(given.pageviews[:ends.get("pageviews/0", 0)]) if line]
+    lines = [line for _, line in numbered]
+    landed = [row | {"offset": offset} for offset, (what, row) in numbered if what == "pageview"]
+    fill(duck, "landed_pageviews", {"user_id": "int64", "url": "string", "channel": "string", "offset": "int64"}, landed)
     of = lambda kind: [row for what, row in lines if what == kind]
     fill(duck, "raw_pageviews", {"user_id": "int64", "url": "string", "channel": "string", "received_at": "int64"}, of("pageview"))
     duck.execute("CREATE TABLE pageviews AS SELECT * REPLACE (make_timestamp(received_at * 1000000) AS received_at) FROM raw_pageviews")
@@ -194,12 +201,14 @@ def expected(given, ends, clock):
 
 def load_changes(duck, table, columns, changes, dead):
     """The table `table`: its current rows."""
-    found = []
+    found, landed = [], []
     for rank, change in enumerate(changes):
         if change is None:  # a record that is no change
             continue
         op, before, after = change["op"], change["before"] or {}, change["after"] or {}
         event = {"rank": 2 * rank, "op": op, "lsn": change["lsn"]}
+        if op in "rcudt" and not (op not in "dt" and is_inexact(after)):
+            landed.append({"id": None if op == "t" else (before if op == "d" else after)["id"], "op": op, "topic": f"dbz.public.{table}", "offset": rank})
         if op != "d" and is_inexact(after):
             dead.append({"place": f"dbz.public.{table}/0@{rank}", "reason": "inexact"})
         elif op == "t":
@@ -212,6 +221,7 @@ def load_changes(duck, table, columns, changes, dead):
             found.append(event | {"rank": 2 * rank + 1, "id": after["id"]} | {name: after.get(name) for name in columns})
     types = {name: {"BOOLEAN": "bool", "INTEGER": "int32", "BIGINT": "int64"}.get(kind, "string") for name, kind in columns.items()}
     fill(duck, f"changes_{table}", {"rank": "int64", "op": "string", "lsn": "int64", "id": "int32"} | types, found)
+    fill(duck, f"landed_{table}", {"id": "int32", "op": "string", "topic": "string", "offset": "int64"}, landed)
     duck.execute(APPLIED.format(table=table))
     newest = []
     for name, kind in columns.items():

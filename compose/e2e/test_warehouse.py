@@ -14,20 +14,25 @@ from warehouse import EPOCH, GENERATION, LINEAGE, Wrong
 
 
 def table(*snapshots):
-    """A table with snapshots of (epoch, generation), each on top of the one before; None: without a marker."""
+    """A table with snapshots of (epoch, generation[, operation]), each on top of the one before; None: without a marker."""
     made = []
     for number, marker in enumerate(snapshots):
         entries = {} if marker is None else {EPOCH: str(marker[0]), GENERATION: str(marker[1]), LINEAGE: "1"}
         made.append(types.SimpleNamespace(snapshot_id=number, parent_snapshot_id=number - 1 if number else None,
-                                          summary=types.SimpleNamespace(additional_properties=entries)))
+                                          summary=types.SimpleNamespace(additional_properties=entries, operation=operation(*(marker or ())[2:]))))
     return types.SimpleNamespace(name=lambda: "t", snapshots=lambda: made, current_snapshot=lambda: made[-1] if made else None)
+
+
+def operation(value="append"):
+    return types.SimpleNamespace(value=value)
 
 
 class WarehouseTest(unittest.TestCase):
     def test_history(self):
         self.assertEqual(warehouse.check_history("t", table((3, 1), (7, 1), (8, 2))), [3, 7, 8])
+        self.assertEqual(warehouse.check_history("t", table((3, 1), (3, 1, "replace"), (8, 2))), [3, 3, 8])
         self.assertEqual(warehouse.check_history("t", table()), [])
-        for planted in ([(3, 1), (3, 1)], [(3, 1), (2, 1)], [(3, 1), None], [None], [(3, 2), (4, 1)]):
+        for planted in ([(3, 1), (3, 1)], [(3, 1), (2, 1, "replace")], [(3, 1), (2, 1)], [(3, 1), None], [None], [(3, 2), (4, 1)]):
             with self.subTest(planted=planted), self.assertRaises(Wrong):
                 warehouse.check_history("t", table(*planted))
         aside = table((3, 1), (4, 1), (5, 1))

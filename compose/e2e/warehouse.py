@@ -4,6 +4,7 @@ import collections
 import datetime
 import json
 import pathlib
+import re
 import sqlite3
 import urllib.parse
 
@@ -12,6 +13,7 @@ import duckdb_extension_avro
 import duckdb_extension_iceberg
 from pyiceberg.catalog import load_catalog
 
+from product import EPOCHS_TABLE
 from shop_views import rows
 
 # The names under which a snapshot's summary holds whose output it is.
@@ -51,6 +53,8 @@ class Warehouse:
         """{table: the epoch of its newest snapshot}, of those that have one. Reads the metadata as text: it is asked for between a kill and a start."""
         epochs = {}
         for table, location in self.locations().items():
+            if table == EPOCHS_TABLE:
+                continue
             metadata = json.loads(path(location).read_text())
             newest = [s for s in metadata.get("snapshots", []) if s["snapshot-id"] == metadata.get("current-snapshot-id")]
             epochs |= {table: int(snapshot["summary"][EPOCH]) for snapshot in newest}
@@ -98,28 +102,59 @@ def same(what, found, wanted):
 
 
 def ancestry(table):
-    """The snapshots from the current one back to the first, newest first."""
+    """The snapshots from the current one back to the first that has not expired, newest first."""
     chain, known = [], {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
     at = table.current_snapshot()
     while at is not None:
         chain.append(at)
-        check(at.parent_snapshot_id is None or at.parent_snapshot_id in known, f"{table.name()}: a snapshot's parent is unknown: {at}")
         at = known.get(at.parent_snapshot_id)
     return chain
 
 
 def check_history(name, table):
-    """Every snapshot has a marker and is in the current one's past; epochs rise strictly, generations do not fall. Returns the epochs."""
+    """Every snapshot has a marker; epochs rise, and strictly but where files were written anew; generations do not fall. Returns the epochs."""
     chain = ancestry(table)
-    check(len(chain) == len(table.snapshots()), f"{name}: {len(table.snapshots())} snapshots, but {len(chain)} are in the newest one's past")
     markers = [snapshot.summary.additional_properties for snapshot in reversed(chain)]
-    for marker in markers:
+    for marker in (snapshot.summary.additional_properties for snapshot in table.snapshots()):
         check(marker.get(EPOCH, "").isdigit() and LINEAGE in marker and GENERATION in marker, f"{name}: a snapshot without a marker: {marker}")
     check(len({marker[LINEAGE] for marker in markers}) <= 1, f"{name}: snapshots of several histories")
     epochs, generations = ([int(marker[key]) for marker in markers] for key in (EPOCH, GENERATION))
-    check(all(a < b for a, b in zip(epochs, epochs[1:])), f"{name}: its epochs do not rise: {epochs}")
+    is_rewrite = [snapshot.summary.operation.value == "replace" for snapshot in reversed(chain)]
+    check(all(a < b or a == b and rewrite for a, b, rewrite in zip(epochs, epochs[1:], is_rewrite[1:])), f"{name}: its epochs do not rise: {epochs}")
     check(generations == sorted(generations), f"{name}: its generations fall: {generations}")
+    aside = [snapshot for snapshot in table.snapshots() if snapshot not in chain and int(snapshot.summary.additional_properties[EPOCH]) > epochs[0]]
+    check(not aside, f"{name}: snapshots are not in the newest one's past: {aside}")
     return epochs
+
+
+def named_files(name, table):
+    """Every file that any snapshot or the log of metadata names; each is there."""
+    named = {path(table.metadata_location)} | {path(entry.metadata_file) for entry in table.metadata.metadata_log}
+    for snapshot in table.snapshots():
+        named.add(path(snapshot.manifest_list))
+        for manifest in snapshot.manifests(table.io):
+            named.add(path(manifest.manifest_path))
+            named |= {path(entry.data_file.file_path) for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)}
+    missing = [file for file in named if not file.exists()]
+    check(not missing, f"{name}: files are missing that a snapshot names: {missing[:3]}")
+    return named
+
+
+def check_no_orphans(name, table, swept):
+    """No file is left of a generation before `swept`, which made a snapshot of the table and had the time to tidy up. Returns whether it did."""
+    named, lineage = named_files(name, table), None
+    generations = set()
+    for snapshot in table.snapshots():
+        lineage = snapshot.summary.additional_properties[LINEAGE]
+        generations.add(int(snapshot.summary.additional_properties[GENERATION]))
+    if lineage is None or swept not in generations:
+        return False
+    pattern = re.compile(rf"(?:snap-\d+-)?{lineage}-(\d+)-")
+    for folder in ("data", "metadata"):
+        for file in (path(table.location()) / folder).iterdir():
+            of = pattern.match(file.name)
+            check(file in named or of is None or int(of.group(1)) >= swept, f"{name}: nothing names {file.name}, of an ended generation")
+    return True
 
 
 def check_files(name, table):

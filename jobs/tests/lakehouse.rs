@@ -1,5 +1,6 @@
 //! The shipped lakehouse program on the cases: every table's final contents with the recorded epochs, and, killed at random moments while
-//! its input grows, those that do not depend on the clock.
+//! its input grows, those that do not depend on the clock. And on the made-up shop that it generates itself, killed likewise: the same as
+//! of that shop's lines in files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 #![allow(
@@ -7,6 +8,8 @@
     reason = "the program under test has a clock of its own, and is killed by that of this one"
 )]
 
+use dataflow_loadgen::output::shop::{Target, Telling, folder::Folder, tell};
+use dataflow_loadgen::shop::{Settings, Shop};
 use dataflow_oracle::compare;
 use serde_json::Value;
 use std::fs;
@@ -36,10 +39,15 @@ fn folder() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
 }
 
-fn command(input: &Path, output: &Path, workers: usize, set: &[&str]) -> Command {
+fn run(profile: &str, workers: usize) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakehouse"));
     command.arg("run").arg(folder().join("lakehouse.rs"));
-    command.args(["--profile", "files", "--workers", &workers.to_string()]);
+    command.args(["--profile", profile, "--workers", &workers.to_string()]);
+    command
+}
+
+fn command(input: &Path, output: &Path, workers: usize, set: &[&str]) -> Command {
+    let mut command = run("files", workers);
     let (input, output) = (format!("input={}", input.display()), format!("output={}", output.display()));
     for assignment in [&*input, &*output].iter().chain(set) {
         command.args(["--set", assignment]);
@@ -48,7 +56,11 @@ fn command(input: &Path, output: &Path, workers: usize, set: &[&str]) -> Command
 }
 
 fn to_the_end(mut command: Command, what: &str) {
-    let done = command.arg("--until-end").output().unwrap();
+    ended(command.arg("--until-end"), what);
+}
+
+fn ended(command: &mut Command, what: &str) {
+    let done = command.output().unwrap();
     assert!(done.status.success(), "{what}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -68,16 +80,43 @@ fn check(case: &str, out: &Path, tables: &[(&str, &[&str])]) {
     assert!(compared > 0, "{case} has nothing to compare with");
 }
 
+/// The exports of closed days.
+const SEGMENTS: &str = "customer-segments/segment_users";
+
+/// Name and bytes of each export of closed days, where there are some.
+fn exports(folder: &Path) -> Option<Vec<(String, Vec<u8>)>> {
+    let entries = fs::read_dir(folder.join(SEGMENTS)).ok()?.map(|entry| entry.unwrap());
+    let mut files: Vec<(String, Vec<u8>)> =
+        entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect();
+    files.sort();
+    Some(files)
+}
+
+/// As a case has them, byte for byte; whether it has some.
+fn check_exports(case: &str, out: &Path) -> bool {
+    let Some(expected) = exports(&folder().join("cases").join(case).join("expected")) else { return false };
+    let actual = exports(out).unwrap_or_default();
+    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&actual), names(&expected), "{case}");
+    for ((name, actual), (_, expected)) in actual.iter().zip(&expected) {
+        assert!(actual == expected, "{case} {name}:\n{}", String::from_utf8_lossy(actual));
+    }
+    true
+}
+
 #[test]
 fn every_case_with_recorded_epochs_and_one_to_three_workers() {
+    let mut exported = 0;
     for case in CASES {
         for workers in 1..=3 {
             let out = tempfile::tempdir().unwrap();
             let command = command(&folder().join("cases").join(case), out.path(), workers, &["bindings=recorded"]);
             to_the_end(command, &format!("{case}, {workers} workers"));
             check(case, out.path(), &TABLES);
+            exported += u64::from(check_exports(case, out.path()));
         }
     }
+    assert!(exported > 3, "days close in the cases");
 }
 
 /// A process that ends with this value, killed.
@@ -91,13 +130,74 @@ impl Drop for Running {
 }
 
 /// The checkpoint that a life began with, and the newest of it.
-fn epochs(output: &Path) -> Option<(u64, u64)> {
-    let status: Value = serde_json::from_slice(&fs::read(output.join(".data/status.json")).ok()?).ok()?;
+fn epochs(data: &Path) -> Option<(u64, u64)> {
+    let status: Value = serde_json::from_slice(&fs::read(data.join("status.json")).ok()?).ok()?;
     Some((status["restored_epoch"].as_u64()?, status["epoch_checkpointed"].as_u64()?))
 }
 
 #[test]
 fn killed_while_the_input_grows() {
+    killed(Pageviews::File);
+}
+
+#[test]
+fn killed_while_objects_appear() {
+    killed(Pageviews::Objects);
+}
+
+/// How pageviews come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pageviews {
+    /// As a file that grows.
+    File,
+    /// As objects, packed and not, whose keys do not rise.
+    Objects,
+}
+
+/// Moves an object into the folder: one of these lines, packed as its number says.
+fn put_object(input: &Path, number: usize, lines: &[Vec<u8>]) {
+    let bytes = lines.concat();
+    let packed = match number % 3 {
+        0 => bytes,
+        1 => zstd::encode_all(&*bytes, 1).unwrap(),
+        _ => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+    };
+    let folder = input.join("pageviews").join(format!("{}", number * 5 % 7));
+    fs::create_dir_all(&folder).unwrap();
+    let temporary = input.join("object");
+    fs::write(&temporary, packed).unwrap();
+    fs::rename(temporary, folder.join(format!("{number}"))).unwrap();
+}
+
+/// The bronze tables have each record that was read, once.
+fn check_bronze(out: &Path, changes: &[Vec<u8>], pageviews: &[Vec<u8>]) {
+    for table in ["users", "items", "purchases"] {
+        let lines = changes.iter().map(|line| serde_json::from_slice::<Value>(line).unwrap());
+        let expected: Vec<(u64, String)> = (0..)
+            .zip(lines.filter(|line| line["table"] == table).map(|line| line["op"].as_str().unwrap().to_owned()))
+            .filter(|(_, op)| op != "m")
+            .collect();
+        let of = |row: &Value| (row["offset"].as_u64().unwrap(), row["op"].as_str().unwrap().to_owned());
+        let mut found: Vec<_> = rows(out, &format!("bronze.{table}")).unwrap().iter().map(of).collect();
+        found.sort();
+        assert_eq!(found, expected, "bronze.{table}");
+    }
+    let is_blank = |line: &&Vec<u8>| line.iter().all(u8::is_ascii_whitespace);
+    let count = |table: &str| rows(out, table).unwrap().len();
+    let mut offsets: Vec<u64> =
+        rows(out, "bronze.pageviews").unwrap().iter().map(|row| row["offset"].as_u64().unwrap()).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    let blank = pageviews.iter().filter(is_blank).count();
+    assert_eq!(offsets.len(), count("bronze.pageviews"), "each once");
+    assert_eq!(offsets.len() + count("bronze.pageviews_dlq") + blank, pageviews.len());
+}
+
+fn killed(pageviews: Pageviews) {
     const PIECES: usize = 5;
     let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let lines = |file: &str| -> Vec<Vec<u8>> {
@@ -105,14 +205,34 @@ fn killed_while_the_input_grows() {
         bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
     };
     let files = ["oneshop.ndjson", "pageviews.ndjson"].map(|file| (input.path().join(file), lines(file)));
-    let set = ["runtime.checkpoint_interval_ms=50", "state.dirty_mb=0"];
+    let folder = input.path().join("pageviews");
+    fs::create_dir(&folder).unwrap();
+    let objects = format!(
+        "sources.pageviews={{ connector = \"objects\", format = \"lines\", path = \"{}\", poll_ms = 20 }}",
+        folder.display()
+    );
+    // Files are rewritten and snapshots expire as often as can be.
+    let maintenance = "sinks.lakehouse.maintenance={ interval_seconds = 0, keep_snapshots = 1, keep_seconds = 0, \
+        keep_epochs = 2, small_files = 2, dead_percent = 1 }";
+    let layout = "sinks.lakehouse.table={ \"silver.users\" = { partition = [\"bucket(3, id)\"], sort = [\"updated_at desc\"] }, \
+         \"silver.pageviews_by_items\" = { partition = [\"channel\"] } }";
+    let mut set = vec!["runtime.checkpoint_interval_ms=50", "state.dirty_mb=0", maintenance, layout];
+    set.extend((pageviews == Pageviews::Objects).then_some(&*objects));
+    let epochs = |output: &Path| epochs(&output.join(".data"));
     let (mut restored, mut lives) = (0, 0);
     for piece in 0..PIECES {
         for (path, lines) in &files {
+            let is_objects = pageviews == Pageviews::Objects && path.ends_with("pageviews.ndjson");
             let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
             let share = lines.len() / PIECES;
             let end = if piece + 1 == PIECES { lines.len() } else { (piece + 1) * share };
-            lines[piece * share..end].iter().for_each(|line| file.write_all(line).unwrap());
+            let piece_lines = &lines[piece * share..end];
+            if is_objects {
+                let objects = piece_lines.chunks(17 + piece).enumerate();
+                objects.for_each(|(rank, lines)| put_object(input.path(), piece * 1_000 + rank, lines));
+                continue;
+            }
+            piece_lines.iter().for_each(|line| file.write_all(line).unwrap());
         }
         let log = fs::File::create(out.path().join("log")).unwrap();
         let mut command = command(input.path(), out.path(), 1 + piece % 2, &set);
@@ -134,4 +254,163 @@ fn killed_while_the_input_grows() {
     to_the_end(command(input.path(), out.path(), 2, &set), "the last life");
     assert!(restored * 2 > lives, "{restored} of {lives} lives began with a checkpoint");
     check("case-3", out.path(), &TABLES[..TABLES.len() - OF_THE_CLOCK]);
+    check_bronze(out.path(), &files[0].1, &files[1].1);
+}
+
+/// A change of Debezium's in JSON, with its place in a transaction.
+fn change(table: &str, after: Value, transaction: (&str, u64, u64)) -> String {
+    let (id, total_order, data_collection_order) = transaction;
+    let source = serde_json::json!({"table": table, "sequence": format!("[null,\"{}\"]", 100 + total_order), "lsn": 100 + total_order});
+    let transaction = serde_json::json!({
+        "id": format!("{id}:{}", 900 + total_order), "total_order": total_order, "data_collection_order": data_collection_order,
+    });
+    let event = serde_json::json!({
+        "op": "c", "before": null, "after": after, "source": source, "ts_ms": 1, "transaction": transaction,
+    });
+    format!("{event}\n")
+}
+
+/// Whether a table of this name lies in the warehouse.
+fn has_table(warehouse: &Path, namespace: &str, name: &str) -> bool {
+    let Ok(tables) = fs::read_dir(warehouse.join(namespace)) else { return false };
+    let mut names = tables.map(|table| table.unwrap().file_name().into_string().unwrap());
+    names.any(|table| table.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
+}
+
+#[test]
+fn a_transaction_is_shown_whole_over_a_kill() {
+    let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut set = vec!["runtime.checkpoint_interval_ms=50".to_owned()];
+    for (source, format) in [
+        ("dbz.public.users", "debezium-json"),
+        ("dbz.public.items", "debezium-json"),
+        ("dbz.public.purchases", "debezium-json"),
+        ("dbz.transaction", "json"),
+        ("pageviews", "lines"),
+    ] {
+        let folder = input.path().join(source);
+        fs::create_dir(&folder).unwrap();
+        set.push(format!(
+            "sources.\"{source}\"={{ connector = \"objects\", format = \"{format}\", path = \"{}\", poll_ms = 20 }}",
+            folder.display()
+        ));
+    }
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    let put = |source: &str, text: &str| {
+        let temporary = input.path().join("object");
+        fs::write(&temporary, text).unwrap();
+        fs::rename(temporary, input.path().join(source).join("1")).unwrap();
+    };
+    let user = serde_json::json!({"id": 1, "first_name": "Bo", "last_name": null, "email": null, "created_at": 0, "updated_at": 0});
+    put("dbz.public.users", &change("users", user, ("7", 1, 1)));
+    let end = serde_json::json!({"status": "END", "id": "7:999", "event_count": 2, "ts_ms": 1, "data_collections": [
+        {"data_collection": "public.users", "event_count": 1}, {"data_collection": "public.purchases", "event_count": 1},
+    ]});
+    put("dbz.transaction", &format!("{end}\n"));
+    let log = fs::File::create(out.path().join("log")).unwrap();
+    let mut command_of_life = command(input.path(), out.path(), 1, &set);
+    let mut running = Running(command_of_life.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    let began = Instant::now();
+    let status =
+        || -> Option<Value> { serde_json::from_slice(&fs::read(out.path().join(".data/status.json")).ok()?).ok() };
+    let mut read = None;
+    loop {
+        let ended = running.0.try_wait().unwrap();
+        assert!(ended.is_none(), "{}", fs::read_to_string(out.path().join("log")).unwrap());
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", status());
+        if let Some(status) = status().filter(|status| status["records"] == 2) {
+            let read = *read.get_or_insert(status["epoch_opened"].as_u64().unwrap());
+            // Its commit is over when the next checkpoint is made.
+            if status["epoch_checkpointed"].as_u64().unwrap() > read + 2 && status["checkpoints"].as_u64().unwrap() > 3
+            {
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(running);
+    let warehouse = out.path().join("warehouse");
+    for namespace in ["bronze", "silver"] {
+        assert!(!has_table(&warehouse, namespace, "users"), "a part of the transaction is shown in '{namespace}'");
+    }
+    let purchase = serde_json::json!({"id": 5, "user_id": 1, "item_id": null, "quantity": 1, "purchase_price": "2.50",
+        "deleted": false, "created_at": 0, "updated_at": 0});
+    put("dbz.public.purchases", &change("purchases", purchase, ("7", 2, 1)));
+    to_the_end(command(input.path(), out.path(), 2, &set), "the last life");
+    assert!(has_table(&warehouse, "silver", "users"), "the test looks where tables are");
+    assert_eq!(rows(out.path(), "silver.users").unwrap().len(), 1);
+    assert_eq!(rows(out.path(), "silver.purchases_enriched").unwrap().len(), 1);
+    assert_eq!(status().unwrap()["labelled"]["transactions.whole"], 1);
+}
+
+/// The settings of a shop of some thousand events, in as many seconds as the lives of the test take.
+const SHOP: [&str; 5] = ["shop.users=120", "shop.items=30", "shop.events=6000", "shop.rate=800", "shop.malformed=0.02"];
+
+/// The same shop as lines in `folder`.
+fn write_shop(start: &str, folder: &Path) {
+    struct NoClock;
+    impl dataflow_loadgen::Clock for NoClock {
+        fn wall(&self) -> dataflow_loadgen::Micros {
+            dataflow_loadgen::Micros(0)
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    let of = |name: &str| SHOP.iter().find_map(|set| set.strip_prefix(&format!("shop.{name}="))).unwrap();
+    let settings = Settings {
+        users: of("users").parse().unwrap(),
+        items: of("items").parse().unwrap(),
+        events: Some(of("events").parse().unwrap()),
+        rate: of("rate").parse().unwrap(),
+        malformed: of("malformed").parse().unwrap(),
+        start: dataflow_loadgen::Micros::parse(start).unwrap(),
+        ..Settings::default()
+    };
+    let mut targets: Vec<Box<dyn Target>> = vec![Box::new(Folder::create(folder, true).unwrap())];
+    let telling = Telling { clock: &NoClock, is_paced: false, stop: &Default::default() };
+    tell(&Shop::new(settings).unwrap(), &telling, &mut targets, |_| ()).unwrap();
+}
+
+#[test]
+fn a_made_up_shop_killed_and_gone_on_with() {
+    const LIVES: u64 = 5;
+    let (data, lines, expected) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let out = data.path().join("out");
+    let command = |workers: u64| {
+        let mut command = run("embedded", workers as usize);
+        command.arg("--data").arg(data.path()).args(["--set", &format!("output={}", out.display())]);
+        for set in SHOP.iter().chain(&["runtime.checkpoint_interval_ms=150", "state.dirty_mb=0"]) {
+            command.args(["--set", set]);
+        }
+        command
+    };
+    let (mut restored, mut newest) = (0, 0);
+    for life in 0..LIVES {
+        let mut running = Running(command(1 + life % 3).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        // Some lives end in the midst of a start.
+        let (began, least) = (Instant::now(), newest + 2 * u64::from(life % 4 != 3));
+        let time = Duration::from_millis(200 + 190 * (life * 5 % 4));
+        while began.elapsed() < time || epochs(data.path()).is_none_or(|(_, newest)| newest < least) {
+            assert!(running.0.try_wait().unwrap().is_none(), "life {life} ended by itself");
+            assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint: {:?}", epochs(data.path()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (began_with, now) = epochs(data.path()).unwrap_or_default();
+        restored += u64::from(began_with > 0);
+        newest = newest.max(now);
+    }
+    ended(&mut command(2), "the last life");
+    assert!(restored > 0, "no life began with a checkpoint");
+
+    let start = fs::read_to_string(data.path().join("generators/shop")).unwrap();
+    write_shop(start.trim(), lines.path());
+    to_the_end(self::command(lines.path(), expected.path(), 1, &[]), "the shop in files");
+    for (table, ignored) in &TABLES[..TABLES.len() - OF_THE_CLOCK] {
+        let (expected, actual) = (rows(expected.path(), table).unwrap(), rows(&out, table).unwrap());
+        compare(&expected, &actual, ignored).unwrap_or_else(|difference| panic!("{table}: {difference}"));
+        assert!(!actual.is_empty(), "{table} has rows");
+    }
+    assert!(rows(&out, "bronze.dead_letters").unwrap().is_empty());
 }

@@ -1,4 +1,6 @@
-//! `loadgen`: writes the made-up logins to a folder or to Kafka, and their geography.
+//! `loadgen`: writes the made-up logins to a folder or to Kafka, and their geography; the made-up shop to a folder, a database, objects.
+
+mod shop_verb;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataflow_core::{Clock, Error, Micros, Result};
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const EXIT_CODES: &str = "Exit codes: 0 done, or stopped by a first Ctrl-C with everything written; 2 the command line is wrong; 3 something \
 outside failed (broker, registry, disk); 70 a defect; 130 stopped at once by a second Ctrl-C.";
 
-/// Seeded, realistic traffic for the login job.
+/// Seeded, realistic traffic for the login job and the lakehouse job.
 #[derive(Parser)]
 #[command(name = "loadgen", version, about, after_help = EXIT_CODES)]
 struct Arguments {
@@ -51,6 +53,9 @@ enum Verb {
         loadgen logins --rate 5000 --seconds 60 --kafka localhost:9092 --registry http://localhost:8081 --labels labels.ndjson\n\n\
         Exit codes: see loadgen --help.")]
     Logins(Box<Logins>),
+    /// A shop's database changes and pageviews, to a folder, Postgres, objects. Without --events or --seconds until Ctrl-C.
+    #[command(after_help = shop_verb::EXAMPLES)]
+    Shop(Box<shop_verb::ShopArgs>),
     /// The IP geography of the made-up addresses, as CSV.
     #[command(after_help = "Example:\n  loadgen geo --out ip_geo.csv\n\nExit codes: see loadgen --help.")]
     Geo {
@@ -288,6 +293,7 @@ fn main() -> ExitCode {
     let Arguments { output, verb } = Arguments::parse();
     let result = match verb {
         Verb::Logins(arguments) => logins(&arguments, output),
+        Verb::Shop(arguments) => shop_verb::run(&arguments, output),
         Verb::Geo { out: Some(out) } => std::fs::write(&out, geography::csv())
             .map_err(|cause| Error::outside(format!("write '{}'", out.display())).because(cause)),
         Verb::Geo { out: None } => std::io::stdout()

@@ -1,4 +1,5 @@
-//! The program `loadgen`: its closing summary, its exit codes, and Ctrl-C on traffic without end, against librdkafka's mock broker.
+//! The program `loadgen`: its closing summary, its exit codes, and Ctrl-C on traffic without end, against librdkafka's mock broker; a
+//! shop in files and in objects.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // All of this file is a test, and waits for a process by the clock.
 
@@ -127,4 +128,41 @@ fn the_summary_as_json_and_the_exit_codes() {
     failed(&["geo", "--out", "/no/such/folder/geo.csv", "--output", "json"], 3, "\"exit_code\":3");
     let help = loadgen(&["--help"]).output().unwrap();
     assert!(text(&help.stdout).contains("Exit codes: 0"), "{}", text(&help.stdout));
+}
+
+#[test]
+fn a_shop_s_objects_hold_its_pageviews_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let shop = |words: &[&str]| {
+        let said = loadgen(&["shop", "--bulk", "--rate", "50", "--users", "80", "--items", "20", "--output", "json"])
+            .args(words)
+            .output()
+            .unwrap();
+        assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+        serde_json::from_slice::<Value>(&said.stdout).unwrap()
+    };
+    let (files, objects) = (at("files"), at("objects"));
+    let said = shop(&["--events", "5000", "--out", &files]);
+    let gzipped = shop(&["--seconds", "100", "--objects", &objects, "--objects-every", "10", "--gzip"]);
+    assert_eq!(said["of_feeds"], gzipped["of_feeds"]);
+    let lines = std::fs::read(folder.path().join("files/pageviews.ndjson")).unwrap();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count() as u64, said["of_feeds"]["pageviews"]);
+    let changes = std::fs::read_to_string(folder.path().join("files/oneshop.ndjson")).unwrap();
+    let of_tables = ["users", "items", "purchases"].map(|table| said["of_feeds"][table].as_u64().unwrap());
+    assert_eq!(changes.lines().count() as u64, of_tables.iter().sum::<u64>());
+    let mut names: Vec<_> = std::fs::read_dir(&objects).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert_eq!(names.len(), 10, "{names:?}");
+    let mut together = Vec::new();
+    for name in names {
+        let file = std::fs::File::open(name).unwrap();
+        flate2::read::GzDecoder::new(file).read_to_end(&mut together).unwrap();
+    }
+    assert!(together == lines, "objects and files differ");
+    for (words, part) in [(&["shop"][..], "--out"), (&["shop", "--bulk", "--out", &files], "--events")] {
+        let said = loadgen(words).output().unwrap();
+        assert_eq!(said.status.code(), Some(2), "{}", text(&said.stderr));
+        assert!(text(&said.stderr).contains(part), "{}", text(&said.stderr));
+    }
 }

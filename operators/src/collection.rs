@@ -10,7 +10,7 @@
 //! snapshot, and is dropped and counted. Within an epoch changes are taken in the order of their offsets; what comes and goes in one
 //! epoch nets to nothing. The position of a deleted key is kept for [`DELETED_KEPT_US`] of the epoch clock.
 
-use dataflow_core::change::{Change, ChangeEvent, ChangePosition};
+use dataflow_core::change::{Change, ChangeEvent, ChangePosition, Op};
 use dataflow_core::{Epoch, Error, Micros, Position, Result, Row, Shard, Stamped, TableSchema, time::DAY};
 use dataflow_runtime::control::Control;
 use dataflow_runtime::{Changes, EpochFacts, JobScope, Stateful};
@@ -54,7 +54,7 @@ pub fn durable_collection<'s>(
     let mut work = Table::open(job, name, schema)?;
     let is_truncate = |event: &Stamped<ChangeEvent>| matches!(event.data, ChangeEvent::Truncate { .. });
     let truncates = events.clone().filter(move |event| is_truncate(event)).broadcast();
-    let changes = keyed(events, name);
+    let changes = keyed(events, name, control.clone());
     let mut builder = OperatorBuilder::new(format!("Collection {name}"), job.scope());
     let mut changes = builder.new_input(changes, Exchange::new(|(key, _): &Keyed| u64::from(Shard::of(key).0)));
     let mut truncates = builder.new_input(truncates, Pipeline);
@@ -130,14 +130,24 @@ enum What {
     Truncate(Option<ChangePosition>),
 }
 
-/// Changes by the keys that they touch: one that replaces another row is a delete of that one as well.
-fn keyed<'s>(events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>, name: &str) -> StreamVec<'s, Epoch, Keyed> {
+/// Changes by the keys that they touch: one that replaces another row is a delete of that one as well. Changed keys are counted: a delete
+/// and a create with one position, as Debezium sends it, or an update that says its old key.
+fn keyed<'s>(
+    events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>,
+    name: &str,
+    control: Arc<Control>,
+) -> StreamVec<'s, Epoch, Keyed> {
+    let label = format!("changes.changed_key.{name}");
     events.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, &format!("Changes {name}"), |_, _| {
-        |input, output| {
+        let mut deleted: Option<(ChangePosition, Row)> = None;
+        move |input, output| {
             input.for_each(|stamp, batch| {
                 let mut session = output.session(&stamp);
                 for Stamped { time, position, data } in batch.drain(..) {
                     let ChangeEvent::Change(change) = data else { continue };
+                    if changes_key(&change, &mut deleted) {
+                        control.status.count(&label, 1);
+                    }
                     if let Some(old) = change.replaces.clone().filter(|old| *old != change.key) {
                         session.give((state_key(&old), Stamped { time, position, data: change.taking(old) }));
                     }
@@ -146,6 +156,17 @@ fn keyed<'s>(events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>, name: &str) -> 
             });
         }
     })
+}
+
+/// Whether a change is that of a key; `deleted` is the last delete, before and after it.
+fn changes_key(change: &Change, deleted: &mut Option<(ChangePosition, Row)>) -> bool {
+    let before = deleted.take();
+    match change.op {
+        Op::Delete => *deleted = change.position.map(|position| (position, change.key.clone())),
+        Op::Create => return before.is_some_and(|(at, key)| Some(at) == change.position && key != change.key),
+        Op::Read | Op::Update => {}
+    }
+    change.replaces.as_ref().is_some_and(|old| *old != change.key)
 }
 
 fn state_key(key: &Row) -> Vec<u8> {
@@ -341,4 +362,32 @@ fn load_truncated(state: &mut Stateful<Current>, worker: usize, peers: usize) ->
     let keys: Vec<Vec<u8>> = Shard::owned_by(worker, peers).map(|shard| shard.key_with(TRUNCATED)).collect();
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     state.table.load(&keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataflow_core::Datum;
+
+    /// How many of these changes are of a key: what was done, at which position, to which key, in place of which.
+    fn check(changes: &[(Op, u64, i32, Option<i32>)], expected: usize) {
+        let key = |id: i32| -> Row { [Datum::Int(id)].into_iter().collect() };
+        let mut deleted = None;
+        let of_key = changes.iter().filter(|(op, at, id, replaces)| {
+            let (position, row, unavailable) = (Some(ChangePosition(*at, *at)), None, Vec::new());
+            let replaces = replaces.map(key);
+            let change = Change { op: *op, position, key: key(*id), row, unavailable, replaces, transaction: None };
+            changes_key(&change, &mut deleted)
+        });
+        assert_eq!(of_key.count(), expected, "{changes:?}");
+    }
+
+    #[test]
+    fn changed_keys_are_told() {
+        check(&[(Op::Delete, 5, 1, None), (Op::Create, 5, 2, None)], 1);
+        check(&[(Op::Delete, 5, 1, None), (Op::Create, 6, 2, None)], 0);
+        check(&[(Op::Delete, 5, 1, None), (Op::Create, 5, 1, None)], 0);
+        check(&[(Op::Delete, 5, 1, None), (Op::Update, 5, 3, None), (Op::Create, 5, 2, None)], 0);
+        check(&[(Op::Update, 5, 2, Some(1)), (Op::Update, 6, 2, Some(2)), (Op::Create, 7, 3, None)], 1);
+    }
 }

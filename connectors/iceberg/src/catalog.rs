@@ -31,16 +31,16 @@ impl fmt::Display for TableName {
 
 /// A table as its catalog has it now.
 #[derive(Clone, Debug)]
-pub(crate) struct Loaded {
+pub struct Loaded {
     /// Where its metadata was read from: what a reader without the catalog is given.
-    pub(crate) location: String,
+    pub location: String,
     /// The metadata itself.
-    pub(crate) metadata: TableMetadataRef,
+    pub metadata: TableMetadataRef,
 }
 
 /// What a commit that is not known to be in the table came to.
 #[derive(Debug)]
-pub(crate) enum CommitError {
+pub enum CommitError {
     /// Not in the table: a requirement did not hold, or another commit came first. Load, search for the marker, prepare anew.
     Conflict(String),
     /// In the table or not. Load and search for the marker before anything else; clean nothing up.
@@ -49,8 +49,11 @@ pub(crate) enum CommitError {
     Refused(Error),
 }
 
+/// The property that says whether metadata files go that the table's log no longer names.
+pub(crate) const DELETE_OLD_METADATA: &str = "write.metadata.delete-after-commit.enabled";
+
 /// A catalog. Calls block.
-pub(crate) trait Catalog: Send + Sync {
+pub trait Catalog: Send + Sync {
     /// Makes the namespace if it is not there.
     fn create_namespace(&self, namespace: &[String]) -> Result<()>;
 
@@ -67,4 +70,10 @@ pub(crate) trait Catalog: Send + Sync {
         requirements: &[TableRequirement],
         updates: Vec<TableUpdate>,
     ) -> Result<Loaded, CommitError>;
+
+    /// Whether nothing refers to the metadata file at `path`, and nothing ever will. A catalog that puts them in place itself looks after
+    /// them itself.
+    fn is_left_over(&self, _now: &Loaded, _path: &str) -> bool {
+        false
+    }
 }

@@ -2,6 +2,7 @@
 //! only those of the files that it reads.
 
 use crate::file::NewFile;
+use crate::names;
 use crate::parquet_file::{OpenFile, properties};
 use crate::session::Session;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -43,7 +44,7 @@ pub(crate) fn write(
     let arrow = Arc::new(schema_to_arrow_schema(&schema).map_err(unmade)?);
     let rows = RecordBatch::try_new(arrow, vec![paths, positions]).map_err(|e| Error::us(what()).because(e))?;
 
-    let path = format!("{}/data/{}-deletes.parquet", table.location(), session.uuid());
+    let path = format!("{}/data/{}-deletes.parquet", table.location(), names::fresh(session));
     // Readers compare the bounds of file_path for equality, so a long path must not be cut.
     let how = properties().set_statistics_truncate_length(None).build();
     let mut file = OpenFile::start(session, path, schema, how)?;

@@ -7,6 +7,7 @@ use iceberg::spec::{
     serialize_data_file_to_json,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A written file with all that its manifest entry will say. It is plain data: its metrics are in Iceberg's own JSON, which is read with
 /// the schema and the partitions that the file was written under.
@@ -43,6 +44,7 @@ impl NewFile {
         let kind = spec.partition_type(schema).map_err(|e| Error::us(what()).because(e))?;
         let entry =
             serialize_data_file_to_json(file, &kind, FormatVersion::V2).map_err(|e| Error::us(what()).because(e))?;
+        let entry = sorted(&entry).map_err(|e| Error::us(what()).because(e))?;
         Ok(NewFile { content, schema_id: schema.schema_id(), spec_id, entry, path, records, bytes })
     }
 
@@ -65,4 +67,16 @@ impl NewFile {
         });
         Ok((self.spec_id, parsed.map_err(|e| Error::doubt(what()).because(e))?))
     }
+}
+
+/// The same entry with its metrics by column. The crate has them in the order of its hash maps, which differs from call to call; an intent
+/// is part of a checkpoint, whose files are named by what they hold.
+fn sorted(entry: &str) -> serde_json::Result<String> {
+    let mut entry: Value = serde_json::from_str(entry)?;
+    for field in entry.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(pairs) = field.as_array_mut() {
+            pairs.sort_by_key(|pair| pair["key"].as_i64());
+        }
+    }
+    serde_json::to_string(&entry)
 }

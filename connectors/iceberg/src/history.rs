@@ -7,10 +7,15 @@
 //! An expired snapshot cuts the chain: then it does not reach the root, and the marker in the table's properties speaks for what is gone.
 
 use crate::catalog::TableName;
+use crate::fence::FENCE;
 use crate::intent::{COMPACTION, Intent, Purpose};
 use crate::marker;
+use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Epoch, Error, Generation, Lineage, Marker, Result};
 use iceberg::spec::{FormatVersion, Operation, SnapshotRef, TableMetadata};
+
+/// The property of a table that says that others have removed or rewritten rows of it, also when their snapshot has expired.
+pub(crate) const REWRITTEN: &str = "dataflow.rewritten-by-others";
 
 /// The current snapshot and those before it, newest first, as far as the table still knows them.
 pub(crate) struct Ancestry<'a> {
@@ -43,6 +48,8 @@ impl<'a> Ancestry<'a> {
 pub(crate) enum Verdict {
     /// Commit it on top of the current snapshot.
     Commit,
+    /// As [`Verdict::Commit`], if the table still holds every data file whose rows the intent deletes: others have rewritten some once.
+    CommitIfHeld,
     /// It is in the table.
     Committed {
         /// The snapshot that holds it, while the table knows it.
@@ -110,6 +117,9 @@ pub(crate) fn admit(
         );
         return Err(Error::doubt(what).hint("name another table, or drop this one and start over"));
     }
+    if is_planted(Bug::FencedCommitterGoesOn) {
+        return Ok(());
+    }
     let is_newer = has.generation.number > generation.number;
     if is_newer || (has.generation.number == generation.number && has.generation.nonce != generation.nonce) {
         let what =
@@ -124,7 +134,7 @@ pub(crate) fn admit(
 /// # Errors
 /// When the intent must not go in: the table is another one, another history or generation writes to it, it was rolled back or forked, or it
 /// holds a part of the intent's epochs.
-pub(crate) fn judge(name: &TableName, table: &TableMetadata, intent: &Intent) -> Result<Verdict> {
+pub(crate) fn judge(name: &TableName, table: &TableMetadata, intent: &Intent, is_append: bool) -> Result<Verdict> {
     if table.uuid() != intent.table {
         let what = format!(
             "commit to the table '{name}': it was dropped and made again (it is {}, was {})",
@@ -143,7 +153,39 @@ pub(crate) fn judge(name: &TableName, table: &TableMetadata, intent: &Intent) ->
     if let Some(found) = search(name, &ancestry, standing.as_ref(), intent)? {
         return Ok(found);
     }
-    on_top(name, table, &ancestry, intent)
+    match on_top(name, table, &ancestry, intent, is_append)? {
+        Verdict::Commit if needs_index(intent) && is_rewritten(name, table, &ancestry, intent.marker.lineage)? => {
+            Ok(Verdict::CommitIfHeld)
+        }
+        verdict => Ok(verdict),
+    }
+}
+
+/// Whether others have removed or rewritten rows of the table, as far as it knows: then a file that our index names may be gone.
+///
+/// # Errors
+/// When a marker cannot be read.
+pub(crate) fn is_rewritten(
+    name: &TableName,
+    table: &TableMetadata,
+    ancestry: &Ancestry<'_>,
+    lineage: Lineage,
+) -> Result<bool> {
+    let mut is_rewritten = table.properties().contains_key(REWRITTEN);
+    for snapshot in &ancestry.snapshots {
+        let marker = marker::read(name, &snapshot.summary().additional_properties)?;
+        let is_ours = marker.is_some_and(|marker| marker.lineage == lineage);
+        is_rewritten |= !is_ours && snapshot.summary().operation != Operation::Append;
+    }
+    Ok(is_rewritten)
+}
+
+fn is_fence(snapshot: &SnapshotRef) -> bool {
+    snapshot.summary().additional_properties.contains_key(FENCE)
+}
+
+fn needs_index(intent: &Intent) -> bool {
+    !intent.deletes.is_empty() || !intent.removed.is_empty()
 }
 
 /// Looks for the intent in the history.
@@ -197,8 +239,14 @@ fn search(
 }
 
 /// Whether the intent may go on top of the current snapshot.
-fn on_top(name: &TableName, table: &TableMetadata, ancestry: &Ancestry<'_>, intent: &Intent) -> Result<Verdict> {
-    let needs_index = !intent.deletes.is_empty() || !intent.removed.is_empty();
+fn on_top(
+    name: &TableName,
+    table: &TableMetadata,
+    ancestry: &Ancestry<'_>,
+    intent: &Intent,
+    is_append: bool,
+) -> Result<Verdict> {
+    let needs_index = needs_index(intent);
     let newer = match intent.parent {
         // Some have expired since, and whose they were is not known.
         None if needs_index && !ancestry.is_whole => return Ok(Verdict::Foreign),
@@ -227,10 +275,11 @@ fn on_top(name: &TableName, table: &TableMetadata, ancestry: &Ancestry<'_>, inte
         }
     }
     Ok(match intent.purpose {
-        // A rewrite speaks of all rows that there are, so nothing at all may have come between.
-        Purpose::Compaction { .. } if !newer.is_empty() => Verdict::Foreign,
+        // A rewrite speaks of all rows that there are, so nothing at all may have come between, but a fence, which changes none.
+        Purpose::Compaction { .. } if !is_ours || !newer.iter().all(|snapshot| is_fence(snapshot)) => Verdict::Foreign,
         // What others have rewritten is not where our index has it, now or for the intents that come after this one.
-        Purpose::Rows if !is_ours && (needs_index || !only_adds) => Verdict::Foreign,
+        // Rows of a table without a key are added whatever became of others; should one go later, its file is looked for.
+        Purpose::Rows if !is_ours && (needs_index || !only_adds && !is_append) => Verdict::Foreign,
         _ => Verdict::Commit,
     })
 }

@@ -9,7 +9,8 @@ use crate::snapshot::manifests;
 use crate::writer::Place;
 use dataflow_core::{ColumnType, Datum, Error, Result, Row, TableSchema};
 use iceberg::spec::{DataContentType, DataFile, DataFileFormat, ManifestEntryRef, Snapshot, Struct, TableMetadata};
-use parquet_rows::{ParquetRows, Wanted};
+use parquet_rows::ParquetRows;
+pub(crate) use parquet_rows::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -28,11 +29,11 @@ impl LiveFile {
         self.entry.data_file().partition()
     }
 
-    fn file(&self) -> &DataFile {
+    pub(crate) fn file(&self) -> &DataFile {
         self.entry.data_file()
     }
 
-    fn is_data(&self) -> bool {
+    pub(crate) fn is_data(&self) -> bool {
         self.file().content_type() == DataContentType::Data
     }
 }
@@ -58,7 +59,7 @@ pub struct FileChanges {
 }
 
 /// The live files of a snapshot.
-fn live_files(session: &Session, table: &TableMetadata, at: Option<&Snapshot>) -> Result<Vec<LiveFile>> {
+pub(crate) fn live_files(session: &Session, table: &TableMetadata, at: Option<&Snapshot>) -> Result<Vec<LiveFile>> {
     let found = session.wait(async {
         let mut files = Vec::new();
         for manifest in manifests(session, table, at).await? {
@@ -128,18 +129,7 @@ impl Scan {
         columns: &[usize],
     ) -> Result<Scan> {
         let files = live_files(&session, table, Some(snapshot(table, id)?))?;
-        let mut wanted = Vec::new();
-        for at in columns {
-            let column = &schema.columns[*at];
-            let id = table.current_schema().field_id_by_name(&column.name).ok_or_else(|| {
-                Error::outside(format!(
-                    "read the column '{}' of the table at '{}': it is gone",
-                    column.name,
-                    table.location()
-                ))
-            })?;
-            wanted.push(Wanted { id, kind: column.kind });
-        }
+        let wanted = wanted(table, schema, columns)?;
         let mut scan = Scan {
             session,
             wanted,
@@ -212,6 +202,50 @@ impl Iterator for Scan {
             self.reading = None;
         }
         step.transpose()
+    }
+}
+
+/// Columns of a schema as a table has them.
+pub(crate) fn wanted(table: &TableMetadata, schema: &TableSchema, columns: &[usize]) -> Result<Vec<Wanted>> {
+    let wanted = |at: &usize| {
+        let column = &schema.columns[*at];
+        let id = table.current_schema().field_id_by_name(&column.name).ok_or_else(|| {
+            Error::outside(format!(
+                "read the column '{}' of the table at '{}': it is gone",
+                column.name,
+                table.location()
+            ))
+        })?;
+        Ok(Wanted { id, kind: column.kind })
+    };
+    columns.iter().map(wanted).collect()
+}
+
+/// The rows of one data file, dead ones too, by position.
+pub(crate) struct FileRows {
+    rows: ParquetRows,
+    batch: std::vec::IntoIter<(u64, Row)>,
+}
+
+impl FileRows {
+    pub(crate) fn open(session: &Session, path: &str, columns: &[Wanted]) -> Result<FileRows> {
+        Ok(FileRows { rows: ParquetRows::open(session, path, columns)?, batch: Vec::new().into_iter() })
+    }
+}
+
+impl Iterator for FileRows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        loop {
+            if let Some((_, row)) = self.batch.next() {
+                return Some(Ok(row));
+            }
+            match self.rows.next_batch() {
+                Ok(batch) => self.batch = batch?.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 

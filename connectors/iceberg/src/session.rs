@@ -1,23 +1,50 @@
 //! What every part of an open warehouse needs: its files, an async runtime to wait on, the clock and random numbers it was given.
 
-use dataflow_core::{Environment, Error, Result};
+use crate::storage::ListFiles;
+use dataflow_core::{Environment, Error, Result, SinkIdentity};
 use iceberg::io::FileIO;
 use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// The shared part of an open warehouse.
 pub(crate) struct Session {
     pub(crate) io: FileIO,
+    pub(crate) folders: Arc<dyn ListFiles>,
     runtime: tokio::runtime::Runtime,
     environment: Environment,
+    owner: OnceLock<SinkIdentity>,
+    sleep: Option<Sleep>,
 }
 
+/// How a call waits before another attempt, where that is not by sleeping.
+pub type Sleep = Box<dyn Fn(Duration) + Send + Sync>;
+
 impl Session {
-    pub(crate) fn new(io: FileIO, environment: Environment) -> Result<Session> {
+    pub(crate) fn new(
+        (io, folders): (FileIO, Arc<dyn ListFiles>),
+        environment: Environment,
+        sleep: Option<Sleep>,
+    ) -> Result<Session> {
         let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = built.map_err(|e| Error::outside("start the runtime of a warehouse").because(e))?;
-        Ok(Session { io, runtime, environment })
+        Ok(Session { io, folders, runtime, environment, owner: OnceLock::new(), sleep })
+    }
+
+    /// Says in whose name files are written from now on. The first call counts.
+    pub(crate) fn own(&self, owner: SinkIdentity) {
+        let _ = self.owner.set(owner);
+    }
+
+    /// In whose name files are written.
+    pub(crate) fn owner(&self) -> Option<&SinkIdentity> {
+        self.owner.get()
+    }
+
+    /// Time since the process began, for what is done now and then.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.environment.clock.monotonic()
     }
 
     /// Waits for `work` on this thread.
@@ -28,7 +55,11 @@ impl Session {
     /// Waits for a while: up to `most`, at random, so that two that met once do not meet again.
     pub(crate) fn pause(&self, most: Duration) {
         let micros = self.environment.random.next_u64() % (most.as_micros() as u64).max(1);
-        self.wait(async { tokio::time::sleep(Duration::from_micros(micros)).await });
+        let pause = Duration::from_micros(micros);
+        match &self.sleep {
+            Some(sleep) => sleep(pause),
+            None => self.wait(async { tokio::time::sleep(pause).await }),
+        }
     }
 
     /// A name that no other file has.
@@ -36,6 +67,11 @@ impl Session {
         let random = &self.environment.random;
         let bits = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
+    }
+
+    /// A random number.
+    pub(crate) fn number(&self) -> u64 {
+        self.environment.random.next_u64()
     }
 
     /// A positive random number, as snapshots are called.

@@ -13,6 +13,21 @@ pub struct WarehouseSettings {
     pub storage: StorageSettings,
 }
 
+impl WarehouseSettings {
+    /// A command line by which PyIceberg prints a table; none where it would have to hold keys.
+    pub(crate) fn reading_line(&self, table: &str) -> Option<String> {
+        let (CatalogSettings::Sqlite { file, name }, StorageSettings::Folder { .. }) = (&self.catalog, &self.storage)
+        else {
+            return None;
+        };
+        let file = file.display();
+        Some(format!(
+            "python3 -c \"from pyiceberg.catalog.sql import SqlCatalog; print(*SqlCatalog('{name}', uri='sqlite:///{file}')\
+             .load_table('{table}').scan().to_arrow().to_pylist(), sep='\\n')\""
+        ))
+    }
+}
+
 /// Who knows the tables.
 #[derive(Clone, Debug)]
 pub enum CatalogSettings {

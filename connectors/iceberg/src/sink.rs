@@ -3,16 +3,25 @@
 //! Tables are opened once and shared, by all workers and the committer, so that each knows the files that another has written and not
 //! committed. The table is made, or brought to its shape, when it is first written to.
 
+mod commits;
+mod rewrites;
+
+use crate::compaction::CompactionSettings;
+use crate::epochs::EpochsTable;
 use crate::file::NewFile;
-use crate::intent::{Intent, Outcome, Purpose};
+use crate::history::admit;
+use crate::layout::TableLayout;
 use crate::{Table, TableName, TableSpec, Warehouse, WarehouseSettings};
+use commits::Commits;
 use dataflow_core::{
-    Environment, Epoch, Error, Marker, Result, Row, RowLocation, SinkIdentity, TableChanges, TableCommit,
-    TableCommitter, TableFiles, TableSchema, TableSink, TableWriter,
+    Environment, Epoch, Error, Marker, Result, Row, RowLocation, SinkIdentity, TableChanges, TableCommitter,
+    TableCompactor, TableFiles, TableSchema, TableSink, TableWriter,
 };
+use rewrites::Rewrites;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The tables of a job in one warehouse.
@@ -20,12 +29,60 @@ pub struct IcebergSink {
     name: String,
     tables: BTreeMap<String, TableName>,
     shared: Arc<Shared>,
+    /// Where the warehouse is, when settings name it.
+    place: Option<WarehouseSettings>,
+}
+
+/// What the sink does beside writing rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkSettings {
+    /// The table that says which snapshots belong to an epoch, as `NAMESPACE.TABLE`.
+    pub epochs: String,
+    /// What keeps the tables small.
+    pub maintenance: MaintenanceSettings,
+    /// How tables are laid out that are not as they come.
+    pub layouts: BTreeMap<String, TableLayout>,
+}
+
+impl Default for SinkSettings {
+    fn default() -> SinkSettings {
+        let (epochs, maintenance) = ("dataflow.epochs".to_owned(), MaintenanceSettings::default());
+        SinkSettings { epochs, maintenance, layouts: BTreeMap::new() }
+    }
+}
+
+/// What keeps tables small: which snapshots stay, and when files are written anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaintenanceSettings {
+    /// How often a table is looked after.
+    pub interval: Duration,
+    /// The newest snapshots that stay.
+    pub keep_snapshots: usize,
+    /// For how long a snapshot stays, beside those: longer than a query takes.
+    pub keep: Duration,
+    /// The last epochs of the table of epochs whose snapshots stay.
+    pub keep_epochs: usize,
+    /// When files are written anew; never without it.
+    pub compaction: Option<CompactionSettings>,
+}
+
+impl Default for MaintenanceSettings {
+    fn default() -> MaintenanceSettings {
+        MaintenanceSettings {
+            interval: Duration::from_secs(60),
+            keep_snapshots: 20,
+            keep: Duration::from_secs(900),
+            keep_epochs: 20,
+            compaction: Some(CompactionSettings::default()),
+        }
+    }
 }
 
 /// What writers and committer share.
 struct Shared {
-    settings: WarehouseSettings,
-    environment: Environment,
+    open: Box<dyn Fn() -> Result<Warehouse> + Send + Sync>,
+    settings: SinkSettings,
+    epochs: TableName,
     opened: Mutex<Opened>,
 }
 
@@ -41,6 +98,12 @@ struct WorkerFiles {
     table: Uuid,
     data: Vec<NewFile>,
     deletes: Vec<NewFile>,
+    /// Files whose place they take.
+    #[serde(default)]
+    removed: Vec<String>,
+    /// By what number the rewrite is found that they belong to, of the worker that notes its files.
+    #[serde(default)]
+    rewrite: Option<u64>,
 }
 
 impl IcebergSink {
@@ -51,13 +114,34 @@ impl IcebergSink {
     pub fn new(
         name: &str,
         tables: Vec<String>,
-        settings: WarehouseSettings,
+        warehouse: WarehouseSettings,
+        settings: SinkSettings,
         environment: Environment,
+    ) -> Result<IcebergSink> {
+        let place = warehouse.clone();
+        let sink = IcebergSink::over(name, tables, settings, move || Warehouse::open(&warehouse, environment.clone()))?;
+        Ok(IcebergSink { place: Some(place), ..sink })
+    }
+
+    /// The sink `name` of `tables` in the warehouse that `open` opens when it is first needed.
+    ///
+    /// # Errors
+    /// When a name has no namespace.
+    pub fn over(
+        name: &str,
+        tables: Vec<String>,
+        settings: SinkSettings,
+        open: impl Fn() -> Result<Warehouse> + Send + Sync + 'static,
     ) -> Result<IcebergSink> {
         let tables: Result<BTreeMap<String, TableName>> =
             tables.into_iter().map(|table| Ok((table.clone(), parse_name(&table)?))).collect();
-        let shared = Shared { settings, environment, opened: Mutex::default() };
-        Ok(IcebergSink { name: name.to_owned(), tables: tables?, shared: Arc::new(shared) })
+        let epochs = parse_name(&settings.epochs)?;
+        if tables.as_ref().is_ok_and(|tables| tables.values().any(|table| *table == epochs)) {
+            let what = format!("naming the table of epochs '{epochs}': the job writes a table of that name");
+            return Err(Error::user(what).hint("give it another name: epochs = \"NAMESPACE.TABLE\""));
+        }
+        let shared = Shared { open: Box::new(open), settings, epochs, opened: Mutex::default() };
+        Ok(IcebergSink { name: name.to_owned(), tables: tables?, shared: Arc::new(shared), place: None })
     }
 
     /// The rows of a table as they are visible now; none when there is no such table yet.
@@ -79,15 +163,62 @@ impl IcebergSink {
         }
     }
 
+    /// Names the snapshots of all tables at one epoch, the newest that they all have if none is given. Returns the epoch, and the snapshot of
+    /// each table. Said twice it is done once.
+    ///
+    /// # Errors
+    /// When the table of epochs does not have the epoch, a snapshot has expired, or the name stands elsewhere; no table is tagged then.
+    pub fn tag(&self, tag: &str, epoch: Option<Epoch>) -> Result<(Epoch, BTreeMap<String, i64>)> {
+        if tag.is_empty() || tag == iceberg::spec::MAIN_BRANCH {
+            return Err(Error::user(format!("tagging the tables as '{tag}'")).hint("take another name"));
+        }
+        let warehouse = self.shared.warehouse()?;
+        let epochs = &self.shared.epochs;
+        let none = |what: String| {
+            Error::user(format!("tagging the tables as '{tag}': {what}"))
+                .hint(format!("see which epochs there are: SELECT DISTINCT epoch FROM {epochs}"))
+        };
+        if warehouse.look(epochs)?.is_none() {
+            return Err(none(format!("there is no table '{epochs}' yet")));
+        }
+        let table = EpochsTable::open(&warehouse, epochs)?;
+        let found = match epoch {
+            Some(epoch) => table.at(epoch)?.map(|found| (epoch, found)),
+            None => table.last(1)?.pop_last(),
+        };
+        let asked = || epoch.map_or_else(|| "any".to_owned(), |epoch| epoch.to_string());
+        let (epoch, snapshots) =
+            found.ok_or_else(|| none(format!("the table '{epochs}' does not have epoch {}", asked())))?;
+        let tables: Result<Vec<(TableName, i64)>> =
+            snapshots.iter().map(|(table, snapshot)| Ok((parse_name(table)?, *snapshot))).collect();
+        let tables = tables?;
+        for (table, snapshot) in &tables {
+            warehouse.check_tag(table, tag, *snapshot)?;
+        }
+        for (table, snapshot) in &tables {
+            warehouse.tag(table, tag, *snapshot)?;
+        }
+        Ok((epoch, snapshots))
+    }
+
+    /// A table, opened.
+    #[cfg(test)]
+    pub(crate) fn handle_of(&self, table: &str, schema: &TableSchema) -> Arc<Table> {
+        let opened = self.handle(&BTreeMap::from([(table.to_owned(), schema.clone())])).table(table).unwrap();
+        opened.refresh().unwrap();
+        opened
+    }
+
+    /// A command line by which PyIceberg prints `table`; none for a warehouse that asks for keys.
+    pub fn reading_line(&self, table: &str) -> Option<String> {
+        self.place.as_ref()?.reading_line(table)
+    }
+
     fn handle(&self, schemas: &BTreeMap<String, TableSchema>) -> Handle {
         let specs = schemas.iter().filter_map(|(table, schema)| {
-            let spec = TableSpec {
-                table: self.tables.get(table)?.clone(),
-                schema: schema.clone(),
-                partition: Vec::new(),
-                sort: Vec::new(),
-            };
-            Some((table.clone(), spec))
+            let TableLayout { partition, sort } = self.shared.settings.layouts.get(table).cloned().unwrap_or_default();
+            let name = self.tables.get(table)?.clone();
+            Some((table.clone(), TableSpec { table: name, schema: schema.clone(), partition, sort }))
         });
         Handle { specs: specs.collect(), shared: self.shared.clone() }
     }
@@ -112,7 +243,7 @@ impl Shared {
         if let Some(warehouse) = &opened.warehouse {
             return Ok(warehouse.clone());
         }
-        let warehouse = Arc::new(Warehouse::open(&self.settings, self.environment.clone())?);
+        let warehouse = Arc::new((self.open)()?);
         opened.warehouse = Some(warehouse.clone());
         Ok(warehouse)
     }
@@ -131,8 +262,11 @@ impl TableSink for IcebergSink {
         self.tables.keys().cloned().collect()
     }
 
-    fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
+    fn open(&self, identity: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
         let warehouse = self.shared.warehouse()?;
+        warehouse.own(identity);
+        let epochs = &self.shared.epochs;
+        admit(epochs, warehouse.marker(epochs)?.as_ref(), identity.lineage, identity.generation)?;
         let mut markers = BTreeMap::new();
         for (table, name) in &self.tables {
             markers.extend(warehouse.marker(name)?.map(|marker| (table.clone(), marker)));
@@ -140,12 +274,23 @@ impl TableSink for IcebergSink {
         Ok(markers)
     }
 
+    fn shut_out_others(&self, identity: &SinkIdentity) -> Result<()> {
+        let warehouse = self.shared.warehouse()?;
+        let mut tables = self.tables.values();
+        tables.try_for_each(|name| warehouse.shut_out_others(name, identity.lineage, identity.generation))
+    }
+
     fn writer(&self, _: usize, schemas: &BTreeMap<String, TableSchema>) -> Box<dyn TableWriter> {
         Box::new(self.handle(schemas))
     }
 
     fn committer(&self, schemas: &BTreeMap<String, TableSchema>) -> Box<dyn TableCommitter> {
-        Box::new(Commits { handle: self.handle(schemas), snapshots: BTreeMap::new() })
+        Box::new(Commits::new(self.handle(schemas)))
+    }
+
+    fn compactor(&self, schemas: &BTreeMap<String, TableSchema>) -> Option<Box<dyn TableCompactor>> {
+        let how = self.shared.settings.maintenance.compaction?;
+        Some(Box::new(Rewrites::new(self.handle(schemas), how)))
     }
 }
 
@@ -187,11 +332,10 @@ impl TableWriter for Handle {
             dead.entry(file.clone()).or_default().push(*position);
         }
         let deletes = opened.write_deletes(&dead)?;
-        let files = WorkerFiles { table: opened.uuid(), data, deletes };
+        let files = WorkerFiles { table: opened.uuid(), data, deletes, removed: Vec::new(), rewrite: None };
         let intent = serde_json::to_vec(&files)
             .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;
-        let added = places.into_iter().map(|place| RowLocation { file: place.file, position: place.position });
-        Ok(TableFiles { intent, added: added.collect() })
+        Ok(TableFiles { intent, added: places.into_iter().map(RowLocation::from).collect() })
     }
 
     fn scan(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
@@ -200,64 +344,14 @@ impl TableWriter for Handle {
         if let Some(snapshot) = opened.snapshot() {
             for found in opened.scan_keys(snapshot)? {
                 let (key, place) = found?;
-                f(key, RowLocation { file: place.file, position: place.position })?;
+                f(key, place.into())?;
             }
         }
         Ok(marker)
     }
-}
 
-/// The committer.
-struct Commits {
-    handle: Handle,
-    /// The snapshot of each table's last commit, once the table is claimed for this generation.
-    snapshots: BTreeMap<String, Option<i64>>,
-}
-
-impl Commits {
-    /// The snapshot that the table had after the commit of the epoch `after`; the first time the table is made this generation's.
-    fn parent(&mut self, table: &str, opened: &Table, marker: &Marker, after: Epoch) -> Result<Option<i64>> {
-        if let Some(known) = self.snapshots.get(table) {
-            return Ok(*known);
-        }
-        opened.claim(marker.lineage, marker.generation)?;
-        let parent = opened.snapshot_of(after)?;
-        self.snapshots.insert(table.to_owned(), parent);
-        Ok(parent)
-    }
-}
-
-impl TableCommitter for Commits {
-    fn commit(&mut self, commit: &TableCommit) -> Result<()> {
-        let TableCommit { table, marker, after, intents } = commit;
-        let opened = self.handle.table(table)?;
-        let parent = self.parent(table, &opened, marker, *after)?;
-        let (mut data, mut deletes, uuid) = (Vec::new(), Vec::new(), opened.uuid());
-        for intent in intents {
-            let mut files = decode(table, intent)?;
-            if files.table != uuid {
-                let what = format!("commit to the table '{table}': it was dropped and made again");
-                return Err(Error::doubt(what).hint("start over: the new table does not have what the old one had"));
-            }
-            data.append(&mut files.data);
-            deletes.append(&mut files.deletes);
-        }
-        let (marker, first_epoch, purpose) = (*marker, after + 1, Purpose::Rows);
-        let intent = Intent { table: uuid, marker, first_epoch, parent, purpose, data, deletes, removed: Vec::new() };
-        match opened.commit(&intent)? {
-            Outcome::Committed(done) => {
-                self.snapshots.insert(table.clone(), done.snapshot);
-                Ok(())
-            }
-            Outcome::Foreign(foreign) => {
-                let current = foreign.current.map_or_else(|| "none".to_owned(), |id| id.to_string());
-                let what = format!(
-                    "commit to the table '{table}': somebody else's snapshot ({current}) is on top of this job's"
-                );
-                Err(Error::doubt(what)
-                    .hint("take it back (roll the table back to this job's snapshot), or start over with a new table"))
-            }
-        }
+    fn keys(&mut self, table: &str, file: &str) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
+        Ok(Box::new(self.table(table)?.keys_of_file(file)?))
     }
 }
 

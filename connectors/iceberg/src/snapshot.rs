@@ -4,6 +4,7 @@
 //! merged as their number grows, or each commit would make all later ones slower.
 
 use crate::marker::Properties;
+use crate::names;
 use crate::session::{Session, outside};
 use crate::tally::Tally;
 use dataflow_core::{Error, Result};
@@ -42,6 +43,19 @@ pub(crate) async fn manifests(
     let Some(at) = at else { return Ok(Vec::new()) };
     let list = session.io.new_input(at.manifest_list())?.read().await?;
     Ok(ManifestList::parse_with_version(&list, table.format_version())?.consume_entries().into_iter().collect())
+}
+
+/// The branches and tags of a table. The iceberg crate lets one be asked for by name alone, so they are read from what it would write down.
+///
+/// # Errors
+/// When it can not be written down.
+pub(crate) fn references(table: &TableMetadata) -> Result<BTreeMap<String, SnapshotReference>> {
+    let what = || format!("list the branches and tags of the table at '{}'", table.location());
+    let mut written = serde_json::to_value(table).map_err(|e| Error::us(what()).because(e))?;
+    match written.get_mut("refs").map(serde_json::Value::take) {
+        Some(references) => serde_json::from_value(references).map_err(|e| Error::us(what()).because(e)),
+        None => Ok(BTreeMap::new()),
+    }
 }
 
 /// Writes manifests and manifest list on top of the table's current snapshot; returns the new snapshot's id and the updates that make it
@@ -167,7 +181,7 @@ impl Work<'_> {
         let Work { session, table, id, tally } = self;
         let (number, parent) = (table.next_sequence_number(), table.current_snapshot());
         let parent_id = parent.map(|parent| parent.snapshot_id());
-        let path = format!("{}/metadata/snap-{id}-{}.avro", table.location(), session.uuid());
+        let path = format!("{}/metadata/snap-{id}-{}.avro", table.location(), names::fresh(session));
         let output = session.io.new_output(&path)?.writer().await?;
         let mut list = ManifestListWriter::v2(output, id, parent_id, number);
         list.add_manifests(manifests.into_iter())?;
@@ -196,7 +210,8 @@ impl Work<'_> {
             let text = format!("the table has no partition spec {spec_id}");
             iceberg::Error::new(iceberg::ErrorKind::DataInvalid, text)
         })?;
-        let output = session.io.new_output(format!("{}/metadata/{}-m0.avro", table.location(), session.uuid()))?;
+        let output =
+            session.io.new_output(format!("{}/metadata/{}-m0.avro", table.location(), names::fresh(session)))?;
         let schema = table.current_schema().clone();
         let builder = ManifestWriterBuilder::new(output, Some(self.id), schema, spec.as_ref().clone());
         Ok(match content {

@@ -6,23 +6,40 @@
 mod folder;
 mod s3;
 
-use folder::FolderStorage;
-pub(crate) use folder::make_folder;
+pub(crate) use folder::FolderStorage;
+pub use folder::{Disk, DiskFile};
 use s3::S3Storage;
 
 use crate::settings::StorageSettings;
+use async_trait::async_trait;
 use dataflow_core::Result;
 use iceberg::io::{FileIO, FileIOBuilder, Storage, StorageConfig, StorageFactory};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 
+/// What the iceberg crate's storage has not: to say which files there are.
+#[async_trait]
+pub(crate) trait ListFiles: Send + Sync {
+    /// The full paths of the files that lie in `folder` itself, as the folder is named; none when it is not there.
+    async fn list(&self, folder: &str) -> iceberg::Result<Vec<String>>;
+}
+
 /// The files behind `settings`.
-pub(crate) fn open(settings: &StorageSettings) -> Result<FileIO> {
-    let storage: Arc<dyn Storage> = match settings {
-        StorageSettings::Folder { .. } => Arc::new(FolderStorage),
-        StorageSettings::S3 { location, s3 } => Arc::new(S3Storage::open(location, s3)?),
-    };
-    Ok(FileIOBuilder::new(Arc::new(Given(storage))).build())
+pub(crate) fn open(settings: &StorageSettings) -> Result<(FileIO, Arc<dyn ListFiles>)> {
+    Ok(match settings {
+        StorageSettings::Folder { .. } => given(FolderStorage::local()),
+        StorageSettings::S3 { location, s3 } => given(S3Storage::open(location, s3)?),
+    })
+}
+
+/// The files of a given disk.
+pub(crate) fn on(disk: Arc<dyn Disk>) -> (FileIO, Arc<dyn ListFiles>) {
+    given(FolderStorage::on(disk))
+}
+
+fn given<S: Storage + ListFiles + 'static>(storage: S) -> (FileIO, Arc<dyn ListFiles>) {
+    let storage = Arc::new(storage);
+    (FileIOBuilder::new(Arc::new(Given(storage.clone()))).build(), storage)
 }
 
 /// A factory for the one storage that there is already.

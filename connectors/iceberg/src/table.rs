@@ -8,13 +8,13 @@ use crate::file::NewFile;
 use crate::history::{Ancestry, admit, standing};
 use crate::intent::{Intent, Outcome};
 use crate::marker;
-use crate::scan::{self, Changes, Scan};
+use crate::scan::{self, Changes, FileRows, Scan};
 use crate::schema::TableSpec;
 use crate::session::Session;
 use crate::writer::{DataWriter, Place, TARGET_FILE_BYTES};
-use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema};
+use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema, TableState};
 use iceberg::TableUpdate;
-use iceberg::spec::{Struct, TableMetadataRef};
+use iceberg::spec::{Operation, Struct, TableMetadataRef};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::Uuid;
@@ -35,6 +35,11 @@ pub(crate) struct Partitions(Mutex<BTreeMap<String, (i32, Struct)>>);
 impl Partitions {
     pub(crate) fn put(&self, path: String, spec_id: i32, partition: Struct) {
         self.lock().insert(path, (spec_id, partition));
+    }
+
+    fn forget(&self, paths: &[String]) {
+        let mut partitions = self.lock();
+        paths.iter().for_each(|path| drop(partitions.remove(path)));
     }
 
     fn get(&self, path: &str) -> Option<(i32, Struct)> {
@@ -69,6 +74,22 @@ impl Table {
     /// Its current snapshot, as of the last look; `None` before the first.
     pub fn snapshot(&self) -> Option<i64> {
         self.metadata().current_snapshot_id()
+    }
+
+    /// What its current snapshot says of itself, as of the last look; a compaction adds and takes away none.
+    pub fn state(&self) -> Option<TableState> {
+        let metadata = self.metadata();
+        let snapshot = metadata.current_snapshot()?;
+        let number = |key: &str| snapshot.summary().additional_properties.get(key)?.parse::<u64>().ok();
+        let rows = number("total-records").zip(number("total-position-deletes"));
+        let is_replaced = snapshot.summary().operation == Operation::Replace;
+        let of_commit = |key| number(key).filter(|_| !is_replaced).unwrap_or(0);
+        Some(TableState {
+            snapshot: Some(snapshot.snapshot_id()),
+            rows: rows.and_then(|(records, deletes)| records.checked_sub(deletes)),
+            added: of_commit("added-records"),
+            deleted: of_commit("added-position-deletes"),
+        })
     }
 
     /// Where its metadata was read from, as of the last look: what a reader without the catalog is given.
@@ -154,10 +175,15 @@ impl Table {
     /// # Errors
     /// When the table has a column or a partition that is not written here.
     pub fn writer(&self) -> Result<DataWriter> {
+        let (now, target) = (self.metadata(), self.target_bytes());
+        DataWriter::new(self.session.clone(), self.partitions.clone(), now, self.spec.schema.clone(), target)
+    }
+
+    /// Bytes at which a data file is ended.
+    pub(crate) fn target_bytes(&self) -> u64 {
         let now = self.metadata();
         let target = now.properties().get("write.target-file-size-bytes").and_then(|bytes| bytes.parse().ok());
-        let target = target.unwrap_or(TARGET_FILE_BYTES);
-        DataWriter::new(self.session.clone(), self.partitions.clone(), now, self.spec.schema.clone(), target)
+        target.unwrap_or(TARGET_FILE_BYTES)
     }
 
     /// Writes delete files for positions of data files: those of the table, and those that are written and wait in intents of this table.
@@ -209,9 +235,25 @@ impl Table {
     /// `Fenced` when a newer generation has the table; `Doubt` when it is another table, has another history, was rolled back or forked, or
     /// has a part of the intent's epochs; else what the catalog or the storage says, transient where a repetition of this call may help.
     pub fn commit(&self, intent: &Intent) -> Result<Outcome> {
-        let (now, outcome) = commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent)?;
+        let (now, outcome) = {
+            let is_append = self.spec.schema.key.is_empty();
+            commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent, is_append)?
+        };
         *self.lock() = now;
+        if matches!(outcome, Outcome::Committed(_)) {
+            self.partitions.forget(&intent.removed);
+        }
         Ok(outcome)
+    }
+
+    /// What is said when an intent is not committed because of somebody else's snapshot.
+    pub(crate) fn foreign(&self, current: Option<i64>) -> Error {
+        let current = current.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        let table = self.name();
+        let what =
+            format!("commit to the table '{table}': somebody else's snapshot ({current}) is on top of this job's");
+        Error::doubt(what)
+            .hint("take it back (roll the table back to this job's snapshot), or start over with a new table")
     }
 
     /// The live rows of a snapshot.
@@ -219,6 +261,17 @@ impl Table {
     /// # Errors
     /// When the snapshot is not known, or another program has written what is not read here (equality deletes, other formats).
     pub fn scan(&self, snapshot: i64) -> Result<impl Iterator<Item = Result<(Row, Place)>> + use<>> {
+        self.start(snapshot)
+    }
+
+    /// The live rows of a snapshot in some of its files.
+    pub(crate) fn scan_of(&self, snapshot: i64, files: &[Arc<str>]) -> Result<Scan> {
+        let mut scan = self.start(snapshot)?;
+        scan.only(files);
+        Ok(scan)
+    }
+
+    fn start(&self, snapshot: i64) -> Result<Scan> {
         let columns: Vec<usize> = (0..self.spec.schema.columns.len()).collect();
         Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, &columns)
     }
@@ -245,11 +298,24 @@ impl Table {
         Ok(scan)
     }
 
+    /// The keys of all rows of a data file, dead ones too, by position. The file need not be in the table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn keys_of_file(&self, path: &str) -> Result<impl Iterator<Item = Result<Row>> + Send + use<>> {
+        let columns = scan::wanted(&self.metadata(), &self.spec.schema, &self.key_columns())?;
+        FileRows::open(&self.session, path, &columns)
+    }
+
     fn start_keys(&self, snapshot: i64) -> Result<Scan> {
+        let columns = self.key_columns();
+        Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, &columns)
+    }
+
+    /// The columns that tell rows apart: the key, or all.
+    fn key_columns(&self) -> Vec<usize> {
         let TableSchema { columns, key } = &self.spec.schema;
-        let all: Vec<usize> = (0..columns.len()).collect();
-        let columns = if key.is_empty() { &all } else { key };
-        Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, columns)
+        if key.is_empty() { (0..columns.len()).collect() } else { key.clone() }
     }
 
     /// What became of the table's files between a snapshot and the current one, as of the last look.
@@ -260,14 +326,27 @@ impl Table {
         scan::changes(&self.session, &self.metadata(), snapshot)
     }
 
-    #[cfg(test)]
     pub(crate) fn session(&self) -> &Session {
         &self.session
     }
 
-    #[cfg(test)]
+    pub(crate) fn shared_session(&self) -> Arc<Session> {
+        self.session.clone()
+    }
+
     pub(crate) fn catalog(&self) -> &dyn Catalog {
         self.catalog.as_ref()
+    }
+
+    /// The table as its catalog has it now.
+    pub(crate) fn look(&self) -> Result<Loaded> {
+        self.refresh()?;
+        Ok(self.lock().clone())
+    }
+
+    /// Takes what a commit has made of it.
+    pub(crate) fn put(&self, now: Loaded) {
+        *self.lock() = now;
     }
 
     pub(crate) fn metadata(&self) -> TableMetadataRef {

@@ -6,6 +6,7 @@ mod evolve;
 mod model;
 mod race;
 mod tables;
+mod upkeep;
 
 use crate::catalog::Loaded;
 use crate::commit::requirements;

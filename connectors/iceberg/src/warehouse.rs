@@ -1,15 +1,17 @@
 //! A catalog and a storage that belong together: where tables come from.
 
-use crate::catalog::{Catalog, CommitError, Loaded, RestCatalog, SqliteCatalog, TableName};
-use crate::history::standing;
+use crate::catalog::{Catalog, CommitError, DELETE_OLD_METADATA, Loaded, RestCatalog, SqliteCatalog, TableName};
+use crate::fence::shut_out_others;
+use crate::history::{Ancestry, standing};
+use crate::marker;
 use crate::schema::{TableSpec, changes, new_schema, order, partitions};
-use crate::session::Session;
+use crate::session::{Session, Sleep};
 use crate::settings::{CatalogSettings, StorageSettings, WarehouseSettings};
-use crate::storage;
+use crate::storage::{self, Disk};
 use crate::table::Table;
-use dataflow_core::{Environment, Error, Marker, Result};
+use dataflow_core::{Environment, Error, Generation, Lineage, Marker, Result, SinkIdentity};
 use iceberg::spec::{FormatVersion, TableMetadata};
-use iceberg::{TableCreation, TableRequirement};
+use iceberg::{TableCreation, TableRequirement, TableUpdate};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +24,33 @@ pub struct Warehouse {
     catalog: Arc<dyn Catalog>,
 }
 
+/// What a warehouse stands on, where that is not what settings name: the simulation brings its own.
+pub struct Ground {
+    /// The catalog.
+    pub catalog: Arc<dyn Catalog>,
+    /// The disk that files lie on, under absolute paths.
+    pub disk: Arc<dyn Disk>,
+    /// Waits before another attempt.
+    pub sleep: Sleep,
+}
+
 impl Warehouse {
+    /// The warehouse over a given catalog and disk.
+    ///
+    /// # Errors
+    /// When its async runtime can not be started.
+    pub fn over(ground: Ground, environment: Environment) -> Result<Warehouse> {
+        let Ground { catalog, disk, sleep } = ground;
+        let session = Session::new(storage::on(disk), environment, Some(sleep))?;
+        Ok(Warehouse { session: Arc::new(session), catalog })
+    }
+
     /// Opens the catalog and the storage. An SQLite file is made if it is not there; a REST server is asked for its configuration.
     ///
     /// # Errors
     /// When the settings are wrong, or the catalog cannot be reached.
     pub fn open(settings: &WarehouseSettings, environment: Environment) -> Result<Warehouse> {
-        let session = Arc::new(Session::new(storage::open(&settings.storage)?, environment)?);
+        let session = Arc::new(Session::new(storage::open(&settings.storage)?, environment, None)?);
         let catalog: Arc<dyn Catalog> = match &settings.catalog {
             CatalogSettings::Sqlite { file, name } => {
                 let place = place(&settings.storage)?;
@@ -90,11 +112,66 @@ impl Warehouse {
         self.catalog.load(name)?.map_or(Ok(None), |found| standing(name, &found.metadata))
     }
 
+    /// Says in whose name files are written from now on. The first call counts.
+    pub fn own(&self, owner: &SinkIdentity) {
+        self.session.own(owner.clone());
+    }
+
+    /// A table as it is now, without opening it for writing; `None` when there is none.
+    pub(crate) fn look(&self, name: &TableName) -> Result<Option<Loaded>> {
+        self.catalog.load(name)
+    }
+
+    /// The newest snapshot of a table that holds output of `lineage`; `None` when there is none.
+    pub(crate) fn newest(&self, name: &TableName, lineage: Lineage) -> Result<Option<i64>> {
+        let Some(found) = self.look(name)? else { return Ok(None) };
+        for snapshot in Ancestry::of(&found.metadata).snapshots {
+            let marker = marker::read(name, &snapshot.summary().additional_properties)?;
+            if marker.is_some_and(|marker| marker.lineage == lineage) {
+                return Ok(Some(snapshot.snapshot_id()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Time since the process began.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.session.monotonic()
+    }
+
+    /// One attempt to change what a table says beside its rows.
+    pub(crate) fn change(
+        &self,
+        name: &TableName,
+        requirements: &[TableRequirement],
+        updates: Vec<TableUpdate>,
+    ) -> Result<(), CommitError> {
+        self.catalog.commit(name, requirements, updates).map(|_| ())
+    }
+
+    /// Waits for a while, up to `most`.
+    pub(crate) fn pause(&self, most: Duration) {
+        self.session.pause(most);
+    }
+
+    /// Shuts out what others have under way on a table, if there is one: from now on it changes by this generation's commits alone.
+    ///
+    /// # Errors
+    /// When another history or a newer generation has it, or the catalog can not be reached.
+    pub fn shut_out_others(&self, name: &TableName, lineage: Lineage, generation: Generation) -> Result<()> {
+        shut_out_others(&self.session, self.catalog.as_ref(), name, lineage, generation)
+    }
+
     fn create(&self, spec: &TableSpec) -> Result<Option<Loaded>> {
         self.catalog.create_namespace(&spec.table.namespace)?;
         let schema = new_schema(spec)?;
         let (partitions, order) = (partitions(spec, &schema)?, order(spec, &schema)?);
-        let properties = [("write.parquet.compression-codec", "zstd")];
+        let properties = [
+            ("write.parquet.compression-codec", "zstd"),
+            // Metadata files are bounded: the newest hundred stay, for readers that have just been given one.
+            (DELETE_OLD_METADATA, "true"),
+            ("write.metadata.previous-versions-max", "100"),
+        ];
         let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let creation = TableCreation::builder()
             .name(spec.table.name.clone())

@@ -8,12 +8,13 @@
 
 use crate::columns;
 use crate::file::NewFile;
+use crate::names;
 use crate::parquet_file::{OpenFile, properties};
 use crate::session::Session;
 use crate::table::Partitions;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef as ArrowSchemaRef;
-use dataflow_core::{ColumnType, Datum, Error, Result, Row, TableSchema, caught};
+use dataflow_core::{ColumnType, Datum, Error, Result, Row, RowLocation, TableSchema, caught};
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
     DataContentType, Literal, PartitionSpecRef, PrimitiveType, SchemaRef, SortDirection, Struct, TableMetadataRef, Type,
@@ -38,6 +39,12 @@ pub struct Place {
     pub file: Arc<str>,
     /// Its position in the file, from 0.
     pub position: u64,
+}
+
+impl From<Place> for RowLocation {
+    fn from(Place { file, position }: Place) -> RowLocation {
+        RowLocation { file, position }
+    }
 }
 
 /// Writes rows into new data files of a table. Nothing is in the table before a commit names the files.
@@ -202,7 +209,7 @@ impl DataWriter {
             let oldest = self.open.iter().min_by_key(|(_, open)| open.used).map(|(key, _)| key.clone());
             self.end_partition(&oldest.expect("there are as many as the bound"))?;
         }
-        let path = format!("{}/data/{}.parquet", self.table.location(), self.session.uuid());
+        let path = format!("{}/data/{}.parquet", self.table.location(), names::fresh(&self.session));
         let file = OpenFile::start(&self.session, path.clone(), self.schema.clone(), properties().build())?;
         let open = Open { file, path: path.into(), used: self.batches, is_sorted: !self.order.is_empty() };
         self.open.insert(key.clone(), open);

@@ -9,6 +9,7 @@ use super::{
     BAD_POSITION, COLUMN_TYPE, Change, ChangeEvent, ChangePosition, Found, Ignored, NO_OLD_ROW, NO_ROW, NOT_A_CHANGE,
     Op, Transaction, UNKNOWN_OP, ignored,
 };
+use dataflow_core::change::transaction_id;
 use dataflow_core::{Column, Datum, Error, Result, Row, TableSchema};
 use std::collections::BTreeMap;
 
@@ -279,15 +280,6 @@ fn transaction(cells: &[Cell<'_>]) -> Option<Transaction> {
     })
 }
 
-/// Postgres' ids are `xid:LSN` of the change; those of others, such as MySQL's `server:number`, are taken as they are.
-fn transaction_id(id: &str) -> &str {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match id.split_once(':') {
-        Some((xid, lsn)) if is_number(xid) && is_number(lsn) => xid,
-        _ => id,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,16 +293,6 @@ mod tests {
         }
         // As numbers, not as text.
         assert!(sequence(r#"["9","9"]"#) < sequence(r#"["10","1"]"#));
-    }
-
-    #[test]
-    fn transaction_ids() {
-        assert_eq!(transaction_id("763:26534104"), "763");
-        assert_eq!(
-            transaction_id("3e11fa47-71ca-11e1-9e33-c80aa9429562:23"),
-            "3e11fa47-71ca-11e1-9e33-c80aa9429562:23"
-        );
-        assert_eq!(transaction_id("763:"), "763:");
     }
 
     #[test]

@@ -64,11 +64,12 @@ pub fn export_case_table(
 fn line(schema: &TableSchema, row: &Row) -> String {
     let columns = schema.columns.iter().zip(row.0.iter());
     let fields: BTreeMap<&str, Value> =
-        columns.map(|(column, datum)| (column.name.as_str(), json(column.kind, datum))).collect();
+        columns.map(|(column, datum)| (column.name.as_str(), json_cell(column.kind, datum))).collect();
     serde_json::to_string(&fields).expect("texts and numbers can be written")
 }
 
-fn json(kind: ColumnType, datum: &Datum) -> Value {
+/// A value of a column as cases write it.
+pub fn json_cell(kind: ColumnType, datum: &Datum) -> Value {
     match datum {
         Datum::Null => Value::Null,
         Datum::Boolean(value) => Value::Bool(*value),
@@ -93,7 +94,7 @@ mod tests {
     use dataflow_core::Micros;
 
     fn check(kind: ColumnType, datum: Datum, expected: &str) {
-        assert_eq!(json(kind, &datum).to_string(), expected);
+        assert_eq!(json_cell(kind, &datum).to_string(), expected);
     }
 
     #[test]

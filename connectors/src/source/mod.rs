@@ -3,4 +3,5 @@
 pub mod generator;
 pub mod kafka;
 pub mod ndjson;
+pub mod objects;
 mod pulse;

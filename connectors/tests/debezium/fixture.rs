@@ -1,8 +1,10 @@
 //! The fixture: messages as Debezium sent them, the same as fastavro decodes them, and a registry that answers with their schemas.
 
+use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::registry::{Answer, Ask, SchemaStore, Schemas};
 use dataflow_connectors::envelope::ChangeEvent;
 use dataflow_connectors::envelope::debezium::DebeziumAvroDecoder;
+use dataflow_core::change::TransactionBoundary;
 use dataflow_core::{
     Clock, Column, ColumnType, Decode, Decoded, Environment, Micros, Random, Record, SourceId, Spawner, TableSchema,
     Task, Waker,
@@ -111,11 +113,7 @@ impl Reading {
     }
 
     pub(crate) fn with(table: TableSchema, texts: BTreeMap<u32, String>) -> Reading {
-        let (world, storage) = (Arc::new(World::default()), Arc::new(MemoryStorage::new()));
-        let environment = Environment { clock: world.clone(), random: world.clone(), spawner: world.clone() };
-        let registry: Box<dyn Ask> = Box::new(Registry(texts));
-        let registry = Some((registry, Duration::ZERO));
-        let schemas = Schemas::asking(SourceId(1), "oneshop", storage.clone(), registry, &environment);
+        let (world, storage, schemas) = asking(texts);
         let decoder = DebeziumAvroDecoder::new(table, schemas, Waker::none()).unwrap();
         Reading { world, store: SchemaStore::new(storage, "oneshop"), decoder }
     }
@@ -130,6 +128,30 @@ impl Reading {
             decoded => decoded,
         }
     }
+}
+
+/// The schemas of a registry that has these texts, with the world that asks it.
+fn asking(texts: BTreeMap<u32, String>) -> (Arc<World>, Arc<MemoryStorage>, Arc<Schemas>) {
+    let (world, storage) = (Arc::new(World::default()), Arc::new(MemoryStorage::new()));
+    let environment = Environment { clock: world.clone(), random: world.clone(), spawner: world.clone() };
+    let registry: Box<dyn Ask> = Box::new(Registry(texts));
+    let schemas =
+        Schemas::asking(SourceId(1), "oneshop", storage.clone(), Some((registry, Duration::ZERO)), &environment);
+    (world, storage, schemas)
+}
+
+/// The records of the transaction topic.
+pub(crate) fn boundaries() -> Vec<TransactionBoundary> {
+    let (world, _, schemas) = asking(schemas());
+    let mut decoder = AvroDecoder::new(TransactionBoundary::SCHEMA, schemas, Waker::none()).unwrap();
+    let mut decode = |message: Message| loop {
+        match decoder.decode(&message.record) {
+            Decoded::Unresolved => _ = world.0.lock().unwrap()[0].run(),
+            Decoded::Value(boundary) => return boundary,
+            Decoded::Dead(why) => panic!("{} is dead: {why}", message.record.offset),
+        }
+    };
+    messages().into_iter().filter(|message| message.topic == "dbz.transaction").map(&mut decode).collect()
 }
 
 /// What a message of a fixture's topic comes to in a decoder of its own.

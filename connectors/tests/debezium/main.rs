@@ -7,6 +7,7 @@ mod connect_json;
 mod expected;
 mod fixture;
 mod hostile;
+mod transactions;
 mod traps;
 
 use dataflow_connectors::envelope::debezium::DebeziumJsonDecoder;

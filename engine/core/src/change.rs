@@ -1,6 +1,7 @@
 //! Change events: what a record of a table's change topic says about one row.
 //!
-//! Connectors make them of bytes (`connectors/src/envelope`); a durable collection (`operators/src/collection.rs`) applies them.
+//! Connectors make them of bytes (`connectors/src/envelope`); a durable collection (`operators/src/collection.rs`) applies them, where the
+//! connector sends them whole transactions at a time (`operators/src/transactions`).
 
 use crate::{Datum, EventTime, Micros, Row};
 use serde::{Deserialize, Serialize};
@@ -127,4 +128,63 @@ pub struct Transaction {
     pub order: u64,
     /// Its number among those of the same table, from 1.
     pub table_order: u64,
+}
+
+/// Postgres' ids are `xid:LSN` of the change; those of others, such as MySQL's `server:number`, are taken as they are.
+///
+/// ```
+/// use dataflow_core::change::transaction_id;
+/// assert_eq!(transaction_id("763:26534104"), "763");
+/// assert_eq!(transaction_id("3e11fa47-71ca-11e1-9e33-c80aa9429562:23"), "3e11fa47-71ca-11e1-9e33-c80aa9429562:23");
+/// assert_eq!(transaction_id("763:"), "763:");
+/// ```
+pub fn transaction_id(id: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match id.split_once(':') {
+        Some((xid, lsn)) if is_number(xid) && is_number(lsn) => xid,
+        _ => id,
+    }
+}
+
+/// A record of Debezium's transaction topic (Debezium documentation, "Transaction metadata").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionBoundary {
+    /// `BEGIN` or `END`.
+    pub status: String,
+    /// The transaction.
+    pub id: String,
+    /// At its end: how many events of each table there are.
+    pub data_collections: Option<Vec<Option<EventCount>>>,
+}
+
+/// How many events of a table a transaction has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCount {
+    /// The table, as `SCHEMA.TABLE`.
+    pub data_collection: String,
+    /// How many.
+    pub event_count: i64,
+}
+
+impl TransactionBoundary {
+    /// The schema to read it with.
+    pub const SCHEMA: &str = r#"{"type": "record", "name": "TransactionMetadataValue", "namespace": "io.debezium.connector.common",
+        "fields": [{"name": "status", "type": "string"}, {"name": "id", "type": "string"},
+            {"name": "data_collections", "default": null, "type": ["null", {"type": "array", "items": ["null",
+                {"type": "record", "name": "collection", "namespace": "event", "fields": [
+                    {"name": "data_collection", "type": "string"}, {"name": "event_count", "type": "long"}]}]}]}]}"#;
+
+    /// The transaction that ended, and its events by table; none at a beginning.
+    pub fn end(&self) -> Option<(&str, impl Iterator<Item = (&str, u64)>)> {
+        let counts = self.data_collections.iter().flatten().flatten();
+        let counts = counts.map(|of| (of.data_collection.as_str(), u64::try_from(of.event_count).unwrap_or(0)));
+        (self.status == "END").then(|| (transaction_id(&self.id), counts))
+    }
+}
+
+impl EventTime for TransactionBoundary {
+    /// As changes have none.
+    fn event_time(&self) -> Result<Micros, &'static str> {
+        Ok(Micros(0))
+    }
 }

@@ -41,9 +41,14 @@ pub trait EventTime {
     fn event_time(&self) -> Result<Micros, &'static str>;
 }
 
-/// A record's value as it came, for whoever parses it himself: a line of a file.
+/// A record as it came, for whoever parses it himself: a line of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RawRecord(pub Bytes);
+pub struct RawRecord {
+    /// Its key: of a line, the object that it is in, where there are several.
+    pub key: Option<Bytes>,
+    /// Its value.
+    pub value: Bytes,
+}
 
 impl EventTime for RawRecord {
     /// Its content may say a time; the engine does not ask for it: none is late, and no watermark waits for one.

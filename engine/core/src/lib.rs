@@ -12,7 +12,8 @@ pub mod change;
 pub mod environment;
 pub mod error;
 pub mod event;
-pub mod generation;
+pub mod files;
+mod generation;
 pub mod partition;
 pub mod planted;
 pub mod row;
@@ -30,6 +31,7 @@ pub use caught::{caught, is_caught};
 pub use environment::{Clock, Environment, Random};
 pub use error::{Error, Fault, Result};
 pub use event::{DeadLetter, EventTime, Position, RawRecord, Stamped};
+pub use files::{FileSink, OutputFile};
 pub use generation::{Generation, Lineage, Marker};
 pub use partition::{Partition, SourceId};
 pub use row::{Column, ColumnType, Datum, Row, TableSchema, TotalF64};
@@ -37,7 +39,10 @@ pub use shard::{SHARDS, Shard, stable_hash};
 pub use sink::{EpochOutput, OutputRow, RowOrder, Sink, SinkIdentity, TopicId};
 pub use source::{Decode, Decoded, Discovered, Poll, Record, Source, SourceReader};
 pub use storage::{AppendFile, Storage, replace_file};
-pub use tables::{RowLocation, TableChanges, TableCommit, TableCommitter, TableFiles, TableSink, TableWriter};
+pub use tables::{
+    MovedRows, Restorable, RowLocation, TableChanges, TableCommit, TableCommitter, TableCompactor, TableFiles,
+    TableRewrite, TableSink, TableState, TableWriter,
+};
 pub use time::Micros;
 
 /// The version number that every output agrees on: the timely timestamp, one tick of the job's clock.

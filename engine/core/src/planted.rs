@@ -35,6 +35,20 @@ pub enum Bug {
     MarkerIgnoredOnRecovery,
     /// The manifest is written before the sinks committed through its epoch.
     ManifestBeforeSinks,
+    /// Tables are committed before the manifest that holds their intents is durable.
+    CommitBeforeManifest,
+    /// A restart takes the intents in its checkpoint for committed.
+    IntentsDropped,
+    /// A commit of unknown outcome is made again without a look at the table.
+    UnknownOutcomeRepeated,
+    /// Rows that a table has already, by its marker, are written again.
+    TableMarkerIgnored,
+    /// Files of a table are not synced.
+    TableFilesNotSynced,
+    /// A process whose table another generation has goes on committing.
+    FencedCommitterGoesOn,
+    /// A start that passes over a damaged checkpoint leaves the commits under way that only that one knows.
+    OthersNotShutOut,
 }
 
 #[cfg(feature = "planted-bugs")]

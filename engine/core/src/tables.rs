@@ -6,8 +6,14 @@
 //! ```
 //!
 //! Why this order: a restart from c never sees the changes before c again, so what is not visible by then must be in the checkpoint.
+//!
+//! Rows also move, when small files are rewritten as larger ones. That is an intent as well, and the writers remap their indexes at one cut:
+//!
+//! ```text
+//!  TableCompactor::rewrite ─► every worker at the cut of c: index remapped, rows dead since then ─► intents of c, and of the rewrite
+//! ```
 
-use crate::{Epoch, Marker, Result, Row, SinkIdentity, TableSchema};
+use crate::{Epoch, Error, Marker, Micros, Result, Row, SinkIdentity, TableSchema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,10 +52,58 @@ pub struct TableCommit {
     pub table: String,
     /// The epoch through which it is current afterwards, and whose output that is.
     pub marker: Marker,
-    /// The epoch of the commit of this table before, whose rows the deletes speak of; 0 when there is none.
+    /// The epoch of the commit of this table before, whose rows the deletes speak of; 0 when there is none. That of `marker` itself when the
+    /// table has the rows by its marker, and only the rewrite may be missing.
     pub after: Epoch,
     /// The intents of all workers.
     pub intents: Vec<Vec<u8>>,
+    /// The intents of a rewrite, of all workers: a snapshot of its own, after that of `intents` and with the same marker. None mostly.
+    pub rewrite: Vec<Vec<u8>>,
+}
+
+/// Rows that lie one after the other in one file, and then in another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedRows {
+    /// Where the first one was.
+    pub from: RowLocation,
+    /// Where it is then.
+    pub to: RowLocation,
+    /// How many they are.
+    pub rows: u64,
+}
+
+/// Files of a table that hold what others hold, to take their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRewrite {
+    /// The table.
+    pub table: String,
+    /// The new files and those that go, in the sink's own words, for [`TableCommit::rewrite`].
+    pub intent: Vec<u8>,
+    /// Every row of the new files, in the order of where they are then.
+    pub moved: Vec<MovedRows>,
+}
+
+/// What checkpoints that are kept may bring back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restorable {
+    /// The epoch of the oldest of them; 0 when none is kept.
+    pub oldest: Epoch,
+    /// Whether this generation wrote all of them, and there is one: then no intent of an ended generation can come back that is not
+    /// committed.
+    pub is_of_this_generation: bool,
+}
+
+/// What a table holds after a commit, as it says itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableState {
+    /// Its snapshot.
+    pub snapshot: Option<i64>,
+    /// Its rows, where that is known.
+    pub rows: Option<u64>,
+    /// Rows that the commit added.
+    pub added: u64,
+    /// Rows that the commit took away.
+    pub deleted: u64,
 }
 
 /// The tables of a job in one catalog.
@@ -66,11 +120,23 @@ pub trait TableSink: Send + Sync {
     /// When the catalog can not be read, or a marker is damaged.
     fn open(&self, identity: &SinkIdentity) -> Result<BTreeMap<String, Marker>>;
 
+    /// Shuts out what other generations have under way: from now on a table changes by this one's commits alone. Asked for where the
+    /// restored checkpoint does not know all that may be under way.
+    ///
+    /// # Errors
+    /// When a newer generation has a table, or the catalog can not be reached.
+    fn shut_out_others(&self, identity: &SinkIdentity) -> Result<()>;
+
     /// The writer of one worker, for tables of these shapes. Cheap: tables are made or brought to their shapes at the first write.
     fn writer(&self, worker: usize, schemas: &BTreeMap<String, TableSchema>) -> Box<dyn TableWriter>;
 
     /// The committer. Cheap as well.
     fn committer(&self, schemas: &BTreeMap<String, TableSchema>) -> Box<dyn TableCommitter>;
+
+    /// What rewrites files; none in a sink whose files stay as they were written.
+    fn compactor(&self, _schemas: &BTreeMap<String, TableSchema>) -> Option<Box<dyn TableCompactor>> {
+        None
+    }
 }
 
 /// Writes files. Called from a task of its own and may block.
@@ -92,6 +158,24 @@ pub trait TableWriter: Send {
     /// # Errors
     /// When the table can not be read, or what `f` returns.
     fn scan(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>>;
+
+    /// The keys of all rows in a data file that a [`TableCompactor`] has written, by position. To be read while other calls are made.
+    ///
+    /// # Errors
+    /// When the file can not be read, and of a sink without a compactor.
+    fn keys(&mut self, table: &str, file: &str) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
+        Err(Error::us(format!("read the file '{file}' of table '{table}' in a sink that rewrites none")))
+    }
+}
+
+/// Writes files anew that are small, or have many dead rows. Called from a task of its own and may block.
+pub trait TableCompactor: Send {
+    /// Writes some files of one table anew, as its newest snapshot has them, if any is worth it. On return the new files are durable, and
+    /// nothing of them is visible. Not called again before the rewrite is committed.
+    ///
+    /// # Errors
+    /// When files can not be read or written. Nothing is lost then but work.
+    fn rewrite(&mut self) -> Result<Option<TableRewrite>>;
 }
 
 /// Makes files visible. Called from a task of its own and may block.
@@ -102,4 +186,26 @@ pub trait TableCommitter: Send {
     /// After an unknown outcome the table is read again, and nothing is repeated blindly (invariant 5). An error when the table is not as
     /// the commit before left it: somebody else has written to it, or put it back.
     fn commit(&mut self, commit: &TableCommit) -> Result<()>;
+
+    /// Every table is current through the epoch of `marker`, whose clock is `clock`, and not beyond it. Said after the last commit of the
+    /// epoch, and once more by a restart that can not tell: a sink that notes such epochs has each once.
+    ///
+    /// # Errors
+    /// As of [`TableCommitter::commit`].
+    fn complete(&mut self, _marker: &Marker, _clock: Micros) -> Result<()> {
+        Ok(())
+    }
+
+    /// A moment without a commit to make, for work that keeps the tables small. It is short, and said often.
+    ///
+    /// # Errors
+    /// When it could not be done. Nothing depends on it: a transient error is told and the job goes on.
+    fn maintain(&mut self, _restorable: &Restorable) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the table holds after its last commit, for people who watch; `None` where that is not known.
+    fn state(&mut self, _table: &str) -> Option<TableState> {
+        None
+    }
 }

@@ -61,6 +61,9 @@ pub enum Verb {
     /// Print committed rows of a local log, one JSON object a line.
     #[command(after_help = help("Example: dataflow tail jobs/login_anomalies.rs login-anomalies --follow | jq .reason"))]
     Tail(TailArgs),
+    /// Name the tables as they were at one epoch: an Iceberg tag on the snapshot of each. The job may run meanwhile.
+    #[command(after_help = help("Example: dataflow tag jobs/lakehouse.rs before-migration; then SELECT ... FOR VERSION AS OF 'before-migration'"))]
+    Tag(TagArgs),
     /// The binding log: what each epoch is.
     #[command(subcommand, after_help = EXIT_CODES)]
     Bindings(BindingsVerb),
@@ -119,6 +122,19 @@ pub struct TailArgs {
     pub follow: bool,
 }
 
+/// `tag`.
+#[derive(Clone, Debug, Args)]
+pub struct TagArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// The tag.
+    pub name: String,
+    /// An epoch of the table of epochs (dataflow.epochs), by default the newest.
+    #[arg(long)]
+    pub epoch: Option<Epoch>,
+}
+
 /// `bindings`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BindingsVerb {
@@ -154,6 +170,7 @@ impl Verb {
         match self {
             Verb::Run(run) => &run.job,
             Verb::Tail(tail) => &tail.job,
+            Verb::Tag(tag) => &tag.job,
             Verb::Check(job) | Verb::Checkpoints(CheckpointsVerb::List(job) | CheckpointsVerb::Verify(job)) => job,
             Verb::Bindings(BindingsVerb::Export { job, .. }) => job,
         }

@@ -1,14 +1,17 @@
 //! A job as its author sees it: named inputs, parameters, and topics to write to.
 
 use crate::wiring::{Decoders, Topics};
-use dataflow_core::change::{Change, ChangeEvent, Op};
+use dataflow_connectors::sink::csv::csv_file;
+use dataflow_core::change::{Change, ChangeEvent, Op, TransactionBoundary};
 use dataflow_core::{
-    Column, ColumnType, Datum, DeadLetter, Epoch, Error, EventTime, Micros, OutputRow, Partition, Position, Result,
-    Row, Stamped, TableSchema, TopicId,
+    Column, ColumnType, Datum, DeadLetter, Epoch, Error, EventTime, FileSink, Micros, OutputFile, OutputRow, Partition,
+    Position, RawRecord, Result, Row, Stamped, TableSchema, TopicId,
 };
 use dataflow_operators::collection::durable_collection;
 use dataflow_operators::table_row;
-use dataflow_operators::view::{EpochClock, TableRow, Text, View};
+use dataflow_operators::transactions::{TableChanges, TransactionSettings, whole_transactions};
+use dataflow_operators::view::{ClosedDay, EpochClock, TableRow, Text, View};
+use dataflow_runtime::TableMode;
 use dataflow_runtime::job::JobScope;
 use differential_dataflow::AsCollection;
 use serde::{Serialize, de::DeserializeOwned};
@@ -40,6 +43,8 @@ pub(crate) struct JobWiring {
     pub(crate) topics: Topics,
     /// Sink by table.
     pub(crate) tables: BTreeMap<String, String>,
+    /// Sink by file.
+    pub(crate) files: BTreeMap<String, Arc<dyn FileSink>>,
     pub(crate) decoders: Arc<Decoders>,
     /// What the graph asked for while it was built.
     pub(crate) asked: Arc<Mutex<Asked>>,
@@ -51,6 +56,7 @@ pub(crate) struct Asked {
     pub(crate) params: BTreeSet<String>,
     pub(crate) sources: BTreeSet<String>,
     pub(crate) topics: BTreeSet<String>,
+    pub(crate) files: BTreeSet<String>,
     /// With their shapes.
     pub(crate) tables: BTreeMap<String, TableSchema>,
 }
@@ -73,14 +79,30 @@ pub struct Input<'s, T: Clone + 'static> {
 
 /// A source of a table's changes.
 pub struct TableSource<'s, R> {
-    schema: TableSchema,
-    events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>,
+    name: String,
+    pub(crate) schema: TableSchema,
+    pub(crate) events: StreamVec<'s, Epoch, Stamped<ChangeEvent>>,
+    /// What could not be read of it, for [`Job::whole_transactions`].
+    dead: StreamVec<'s, Epoch, DeadLetter>,
     rows: PhantomData<fn() -> R>,
+}
+
+/// A source of some table's changes.
+pub trait ChangeSource<'s> {
+    /// The changes as they are, and where those that are to come in their place go.
+    fn changes(&mut self) -> (TableChanges<'s>, &mut StreamVec<'s, Epoch, Stamped<ChangeEvent>>);
+}
+
+impl<'s, R> ChangeSource<'s> for TableSource<'s, R> {
+    fn changes(&mut self) -> (TableChanges<'s>, &mut StreamVec<'s, Epoch, Stamped<ChangeEvent>>) {
+        let (source, events, dead) = (self.name.clone(), self.events.clone(), self.dead.clone());
+        (TableChanges { source, events, dead }, &mut self.events)
+    }
 }
 
 /// A source of facts: rows that come and never go.
 pub struct FactSource<'s, R, D: Clone + 'static> {
-    facts: TableSource<'s, R>,
+    pub(crate) facts: TableSource<'s, R>,
     /// Records that are none, with their places. These are not kept: they come once, in the epoch that reads them.
     pub refused: View<'s, (Text, D)>,
 }
@@ -102,7 +124,7 @@ table_row! {
 }
 
 /// The names of the columns in front of a fact's own: where it stood, which is its key.
-const FACT_PLACE: [(&str, ColumnType); 3] =
+pub(crate) const FACT_PLACE: [(&str, ColumnType); 3] =
     [("_source", ColumnType::Int), ("_partition", ColumnType::Long), ("_offset", ColumnType::Long)];
 
 /// A fact's row as a collection keeps it: by its place, because equal facts each count.
@@ -167,8 +189,31 @@ impl<'a, 's> Job<'a, 's> {
         let schema = R::schema();
         let decoder = self.wiring.decoders.open_changes(name, &schema)?;
         let (events, dead) = self.scope.source(name, decoder)?;
+        self.dead.push(dead.clone());
+        Ok(TableSource { name: name.to_owned(), schema, events, dead, rows: PhantomData })
+    }
+
+    /// Lets no epoch show a part of a source transaction, in whichever of `tables`: their changes come once all of a transaction's have come.
+    /// Its ends are read from the source `name`; where the profile wires none of that name, changes come as they are read. To be called when
+    /// all other sources are read.
+    ///
+    /// # Errors
+    /// When the source's format does not suit, or the state can not be restored.
+    pub fn whole_transactions(
+        &mut self,
+        name: &str,
+        settings: TransactionSettings,
+        tables: &mut [&mut dyn ChangeSource<'s>],
+    ) -> Result<()> {
+        if !self.wiring.decoders.has(name) {
+            return Ok(());
+        }
+        let Input { records, dead } = self.read::<TransactionBoundary>(name, TransactionBoundary::SCHEMA)?;
         self.dead.push(dead);
-        Ok(TableSource { schema, events, rows: PhantomData })
+        let (changes, places): (Vec<_>, Vec<_>) = tables.iter_mut().map(|table| table.changes()).unzip();
+        let whole = whole_transactions(self.scope, settings, records, changes)?;
+        places.into_iter().zip(whole).for_each(|(place, events)| *place = events);
+        Ok(())
     }
 
     /// The current rows of a table that is read. What can not be read goes to [`Job::dead_letters`].
@@ -182,7 +227,7 @@ impl<'a, 's> Job<'a, 's> {
     }
 
     /// Reads the source `name`, whose records `parse` makes rows of; [`Job::all`] keeps them. A record may be nothing, or what `parse`
-    /// refuses, which comes back with its place (`source/partition@offset`).
+    /// refuses, which comes back with its place (`source/partition@offset`, or `object@offset` of a source of objects).
     ///
     /// # Errors
     /// When the profile does not wire it, or an operator was built already: sources come first.
@@ -200,10 +245,16 @@ impl<'a, 's> Job<'a, 's> {
         let (records, dead) = self.scope.source(name, decoder)?;
         let place_of = {
             let plan = self.scope.plan().clone();
-            move |position: Position| format!("{}@{}", plan.partition_name(position.partition), position.offset)
+            move |(position, object): (Position, Option<bytes::Bytes>)| match object {
+                Some(object) => format!("{}@{}", String::from_utf8_lossy(&object), position.offset),
+                None => format!("{}@{}", plan.partition_name(position.partition), position.offset),
+            }
         };
-        self.dead.push(dead);
-        let parsed = records.map(move |record| (record.position, record.time, parse(&record.data.0)));
+        self.dead.push(dead.clone());
+        let parsed = records.map(move |record| {
+            let RawRecord { key, value } = record.data;
+            ((record.position, key), record.time, parse(&value))
+        });
         let refused = parsed.clone().unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
             Pipeline,
             &format!("Refused {name}"),
@@ -211,17 +262,18 @@ impl<'a, 's> Job<'a, 's> {
                 move |input, output| {
                     input.for_each(|stamp, batch| {
                         let epoch = *stamp.least().expect("records are stamped with their epoch");
-                        let refused =
-                            batch.drain(..).filter_map(|(position, _, parsed)| Some((position, parsed.err()?)));
-                        let rows = refused.map(|(position, why)| ((place_of(position).into(), why), epoch, 1));
+                        let refused = batch.drain(..).filter_map(|(place, _, parsed)| Some((place, parsed.err()?)));
+                        let rows = refused.map(|(place, why)| ((place_of(place).into(), why), epoch, 1));
                         output.session(&stamp).give_iterator(rows);
                     });
                 }
             },
         );
-        let events = parsed.flat_map(|(position, time, parsed)| Some(fact(position, time, parsed.ok()??.into_row())));
-        let facts = TableSource { schema: fact_schema::<R>(), events, rows: PhantomData };
-        Ok(FactSource { facts, refused: View::new(name, refused.as_collection()) })
+        let events =
+            parsed.flat_map(|((position, _), time, parsed)| Some(fact(position, time, parsed.ok()??.into_row())));
+        let (name, schema) = (name.to_owned(), fact_schema::<R>());
+        let facts = TableSource { name: name.clone(), schema, events, dead, rows: PhantomData };
+        Ok(FactSource { facts, refused: View::new(&name, refused.as_collection()) })
     }
 
     /// All rows that a source of facts has brought: each record once, so as often as the row came.
@@ -253,18 +305,67 @@ impl<'a, 's> Job<'a, 's> {
         })
     }
 
+    /// Shows how many rows `view` has, under this name, to whoever watches the job.
+    pub fn count_rows<R: Clone + 'static>(&mut self, name: &str, view: View<'s, R>) {
+        let (control, name) = (self.scope.plan().control.clone(), name.to_owned());
+        view.into_collection().inner.sink(Pipeline, &format!("Rows of {name}"), move |(input, _)| {
+            input.for_each(|_, batch| {
+                control.status.count_rows(&name, batch.drain(..).map(|(_, _, diff)| diff as i64).sum());
+            });
+        });
+    }
+
     /// Keeps `table` as the rows of `view`.
     ///
     /// # Errors
     /// When no sink of the profile takes the table.
     pub fn write_table<R: TableRow>(&mut self, view: View<'s, R>) -> Result<()> {
-        let table = R::TABLE;
-        self.wiring.asked.lock().expect("no holder panics").tables.insert(table.to_owned(), R::schema());
+        self.keep_table(R::TABLE, R::schema(), TableMode::Upsert, view.map(R::into_row))
+    }
+
+    /// Appends the rows of `view`, none of which ever goes, to its table. No state grows with the table.
+    ///
+    /// # Errors
+    /// When no sink of the profile takes the table.
+    pub fn append_table<R: TableRow>(&mut self, view: View<'s, R>) -> Result<()> {
+        self.keep_table(R::TABLE, R::schema(), TableMode::Append, view.map(R::into_row))
+    }
+
+    /// Has `rows` written to `table`.
+    pub(crate) fn keep_table(
+        &mut self,
+        table: &str,
+        schema: TableSchema,
+        mode: TableMode,
+        rows: View<'s, Row>,
+    ) -> Result<()> {
+        self.wiring.asked.lock().expect("no holder panics").tables.insert(table.to_owned(), schema.clone());
         let sink = self.wiring.tables.get(table).ok_or_else(|| {
             let known = self.wiring.tables.keys().map(String::as_str);
             crate::profile::unknown("table", table, known, "no sink of the profile takes it: it")
         })?;
-        self.scope.write_table(sink, table, R::schema(), view.map(R::into_row).into_collection().inner)
+        self.scope.write_table(sink, table, schema, mode, rows.into_collection().inner)
+    }
+
+    /// Writes the rows of each day that closes to the CSV file `<file>_<date>.csv`, with the columns of `R`. The file is a function of the
+    /// day's last epoch, so a replay writes it again as it was.
+    ///
+    /// # Errors
+    /// When no sink of the profile takes the file.
+    pub fn write_daily_csv<R: TableRow>(&mut self, file: &str, days: StreamVec<'s, Epoch, ClosedDay>) -> Result<()> {
+        self.asked(|asked| &mut asked.files, file);
+        let sink = self.wiring.files.get(file).ok_or_else(|| {
+            let known = self.wiring.files.keys().map(String::as_str);
+            crate::profile::unknown("file", file, known, "no sink of the profile takes it: it")
+        })?;
+        let (schema, file, control) = (R::schema(), file.to_owned(), self.scope.plan().control.clone());
+        let files = days.flat_map(move |ClosedDay { date, rows }| {
+            let written = csv_file(&schema, &rows);
+            let bytes = written.map_err(|error| control.fail(error)).ok()?;
+            Some(OutputFile { name: format!("{file}_{date}.csv"), bytes })
+        });
+        self.scope.write_files(sink, files);
+        Ok(())
     }
 
     /// Writes `items` to the output topic `topic`, each as the row that `row` makes of it.

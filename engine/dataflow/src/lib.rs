@@ -8,6 +8,7 @@
 //! A job file calls [`main`] and so is a whole program with the verbs of [`command`]; `dataflow run jobs/NAME.rs` builds it and
 //! hands its command line over.
 
+pub mod bronze;
 pub mod command;
 pub mod job;
 pub mod launch;
@@ -37,6 +38,7 @@ pub mod prelude {
     };
     pub use dataflow_operators::enrich::enrich;
     pub use dataflow_operators::table_row;
+    pub use dataflow_operators::transactions::{OnLarge, TransactionSettings};
     pub use dataflow_operators::view::{TableRow, View, shop};
     pub use dataflow_operators::window::keyed_history::{Emit, keyed_findings, keyed_history};
     pub use std::process::ExitCode;

@@ -5,7 +5,7 @@
 //! `ARCHITECTURE.md` shows it, nothing else is served, and a test holds the three together.
 
 use crate::page;
-use crate::wiring::KafkaCounters;
+use crate::wiring::ConnectorCounters;
 use dataflow_core::time::SECOND;
 use dataflow_core::{Error, Result};
 use dataflow_runtime::Plan;
@@ -27,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric: name, kind, labels, meaning.
-const METRICS: [(&str, Kind, &str, &str); 51] = [
+const METRICS: [(&str, Kind, &str, &str); 64] = [
     ("dataflow_job_info", Gauge, "job, profile, generation, lineage, version", "1: which job this is"),
     ("dataflow_ready", Gauge, "", "1 when the job reads its input live"),
     ("dataflow_records_total", Counter, "worker", "records read"),
@@ -40,6 +40,14 @@ const METRICS: [(&str, Kind, &str, &str); 51] = [
         "events that an operator dropped because they came twice",
     ),
     ("dataflow_dead_letters_total", Counter, "reason", "records that cannot be used"),
+    (
+        "dataflow_changes_total",
+        Counter,
+        "table, what",
+        "changes of tables that were stale, incomplete, a delete_of_unknown key, a changed_key",
+    ),
+    ("dataflow_source_transactions_total", Counter, "released", "source transactions applied whole, or begun in_parts"),
+    ("dataflow_rows", Gauge, "view", "rows of a view that the job counts"),
     ("dataflow_findings_raised_total", Counter, "detector", "findings raised"),
     ("dataflow_findings_withdrawn_total", Counter, "detector", "findings withdrawn"),
     ("dataflow_epoch", Gauge, "stage", "newest epoch opened, durable, committed, checkpointed, restored"),
@@ -72,6 +80,7 @@ const METRICS: [(&str, Kind, &str, &str); 51] = [
         "records of a topic created anew below the bound offsets (`on_recreated = \"skip\"`)",
     ),
     ("dataflow_recreated_topics_total", Counter, "", "times that a source topic was found gone or created anew"),
+    ("dataflow_objects_total", Counter, "state", "source objects read, changed (refused), gone, damaged"),
     ("dataflow_watermark_seconds", Gauge, "", "the job's watermark, Unix time"),
     ("dataflow_operator_busy_microseconds_total", Counter, "operator, worker", "time in which an operator ran"),
     ("dataflow_operator_activations_total", Counter, "operator, worker", "times an operator ran"),
@@ -86,6 +95,15 @@ const METRICS: [(&str, Kind, &str, &str); 51] = [
     ("dataflow_sink_bytes_total", Counter, "sink", "bytes of committed values"),
     ("dataflow_sink_transactions_total", Counter, "sink", "transactions committed"),
     (COMMIT_SECONDS, Histogram, "sink", "duration of a commit"),
+    ("dataflow_table_rows", Gauge, "table", "rows of a table after its last commit"),
+    ("dataflow_table_epoch", Gauge, "table", "newest epoch committed to a table"),
+    ("dataflow_table_commits_total", Counter, "table", "snapshots made of a table"),
+    ("dataflow_table_rows_added_total", Counter, "table", "rows that these commits added"),
+    ("dataflow_table_rows_deleted_total", Counter, "table", "rows that these commits took away"),
+    ("dataflow_table_commit_seconds", Gauge, "table", "duration of a table's last commit"),
+    ("dataflow_table_intents", Gauge, "sink", "checkpoint epochs with files that are not committed"),
+    ("dataflow_table_retries_total", Counter, "sink", "errors after which files or a commit were tried again"),
+    ("dataflow_table_retrying", Gauge, "sink", "1 while files or a commit are tried again"),
     ("dataflow_aborted_transactions_total", Counter, "", "transactions aborted or of unknown outcome and resolved"),
     ("dataflow_checkpoints_total", Counter, "", "checkpoints completed"),
     ("dataflow_checkpoint_bytes", Gauge, "", "bytes that a restore of the last checkpoint reads"),
@@ -109,7 +127,7 @@ const METRICS: [(&str, Kind, &str, &str); 51] = [
 /// Owns the process's recorder.
 pub(crate) struct Exporter {
     handle: PrometheusHandle,
-    kafka: KafkaCounters,
+    connectors: ConnectorCounters,
 }
 
 impl Exporter {
@@ -117,7 +135,7 @@ impl Exporter {
     ///
     /// # Errors
     /// When the process has one already.
-    pub(crate) fn install(kafka: KafkaCounters) -> Result<Exporter> {
+    pub(crate) fn install(connectors: ConnectorCounters) -> Result<Exporter> {
         let failed = |cause: metrics_exporter_prometheus::BuildError| Error::us("starting the metrics").because(cause);
         let bounds: Vec<f64> = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).collect();
         let suffix = Matcher::Suffix("_seconds".to_owned());
@@ -130,7 +148,7 @@ impl Exporter {
                 Histogram => metrics::describe_histogram!(name, meaning),
             }
         }
-        Ok(Exporter { handle, kafka })
+        Ok(Exporter { handle, connectors })
     }
 
     /// Keeps the recorder's memory bounded when nobody asks: what histograms recorded is put into their buckets.
@@ -140,7 +158,7 @@ impl Exporter {
 
     /// The text, as of now.
     pub(crate) fn render(&self, plan: &Plan, profile: &str) -> String {
-        crate::wiring::gather_counters(plan, &self.kafka);
+        crate::wiring::gather_counters(plan, &self.connectors);
         let info = [
             ("job", plan.name.clone()),
             ("profile", profile.to_owned()),
@@ -153,6 +171,7 @@ impl Exporter {
         partitions(plan);
         operators(plan);
         sinks(plan);
+        tables(plan);
         checkpoints(plan);
         state(&plan.control.measures.state.snapshot());
         self.handle.render()
@@ -174,6 +193,14 @@ fn records(plan: &Plan) {
             Some(("dead_letters", reason)) => {
                 counter!("dataflow_dead_letters_total", "reason" => reason).absolute(count)
             }
+            Some(("changes", change)) => {
+                let (what, table) = change.split_once('.').unwrap_or((&change, ""));
+                let labels = [("table", table.to_owned()), ("what", what.to_owned())];
+                counter!("dataflow_changes_total", &labels).absolute(count);
+            }
+            Some(("transactions", released)) => {
+                counter!("dataflow_source_transactions_total", "released" => released).absolute(count);
+            }
             Some(("raised", detector)) => {
                 counter!("dataflow_findings_raised_total", "detector" => detector).absolute(count)
             }
@@ -182,6 +209,9 @@ fn records(plan: &Plan) {
             }
             _ => {}
         }
+    }
+    for (view, rows) in &status.rows {
+        gauge!("dataflow_rows", "view" => view.clone()).set(*rows as f64);
     }
     for (stage, epoch) in [
         ("opened", status.epoch_opened),
@@ -201,6 +231,14 @@ fn records(plan: &Plan) {
     counter!("dataflow_lost_records_total").absolute(status.lost_records);
     counter!("dataflow_skipped_records_total").absolute(status.skipped_records);
     counter!("dataflow_recreated_topics_total").absolute(status.recreated_topics);
+    for (state, objects) in [
+        ("read", status.objects_read),
+        ("changed", status.objects_changed),
+        ("gone", status.objects_gone),
+        ("damaged", status.objects_damaged),
+    ] {
+        counter!("dataflow_objects_total", "state" => state).absolute(objects);
+    }
     if let Some(watermark) = control.watermark() {
         gauge!("dataflow_watermark_seconds").set(seconds(watermark.0));
     }
@@ -260,6 +298,27 @@ fn sinks(plan: &Plan) {
         counter!("dataflow_sink_rows_total", &sink).absolute(progress.rows);
         counter!("dataflow_sink_bytes_total", &sink).absolute(progress.bytes);
         counter!("dataflow_sink_transactions_total", &sink).absolute(progress.transactions);
+    }
+}
+
+fn tables(plan: &Plan) {
+    let measures = &plan.control.measures.tables;
+    for (table, measure) in measures.snapshot() {
+        let table = [("table", table)];
+        if let Some(rows) = measure.rows {
+            gauge!("dataflow_table_rows", &table).set(rows as f64);
+        }
+        gauge!("dataflow_table_epoch", &table).set(measure.epoch as f64);
+        gauge!("dataflow_table_commit_seconds", &table).set(measure.took_us as f64 / 1e6);
+        counter!("dataflow_table_commits_total", &table).absolute(measure.commits);
+        counter!("dataflow_table_rows_added_total", &table).absolute(measure.added);
+        counter!("dataflow_table_rows_deleted_total", &table).absolute(measure.deleted);
+    }
+    for (sink, measure) in measures.sinks() {
+        let sink = [("sink", sink)];
+        gauge!("dataflow_table_intents", &sink).set(measure.intents as f64);
+        gauge!("dataflow_table_retrying", &sink).set(flag(!measure.retrying.is_empty()));
+        counter!("dataflow_table_retries_total", &sink).absolute(measure.retries);
     }
 }
 

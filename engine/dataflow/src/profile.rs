@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The sections of a profile.
-const SECTIONS: [&str; 9] = ["data", "workers", "vars", "params", "runtime", "state", "sources", "tables", "sinks"];
+const SECTIONS: [&str; 10] =
+    ["data", "workers", "vars", "params", "runtime", "state", "shop", "sources", "tables", "sinks"];
 /// Those that are one value.
 const VALUES: [&str; 2] = ["data", "workers"];
 /// Those whose entries are tables with names of their own.
@@ -43,6 +44,8 @@ pub struct Profile {
     file: String,
     /// What came by `--set`.
     set: Vec<Vec<String>>,
+    /// The data folder, once it is known: `${data}`.
+    data: Option<PathBuf>,
 }
 
 impl Profile {
@@ -95,12 +98,17 @@ impl Profile {
             params.entry(key).or_insert(value);
         }
         content.insert("params".to_owned(), Value::Table(params));
-        let mut profile = Profile { name, folder, content, file: file.to_owned(), set: Vec::new() };
+        let mut profile = Profile { name, folder, content, file: file.to_owned(), set: Vec::new(), data: None };
         for assignment in set {
             profile.set(assignment)?;
         }
         profile.check()?;
         Ok(profile)
+    }
+
+    /// Says which folder `${data}` is.
+    pub(crate) fn name_data(&mut self, data: &Path) {
+        self.data = Some(data.to_owned());
     }
 
     /// One `--set KEY=VALUE`.
@@ -245,7 +253,7 @@ impl Profile {
         match text.strip_prefix("${").and_then(|rest| rest.split_once('}')) {
             None => false,
             // These are paths from where the program runs already, or absolute.
-            Some((name, _)) if name.starts_with("env:") || ["cache", "here"].contains(&name) => true,
+            Some((name, _)) if name.starts_with("env:") || ["cache", "here", "data"].contains(&name) => true,
             Some((name, _)) => self.is_from_outside(&["vars", name.trim_end_matches('?')]),
         }
     }
@@ -298,6 +306,9 @@ impl Profile {
         }
         if name == "here" {
             return Ok(self.folder.display().to_string());
+        }
+        if let Some(data) = self.data.as_ref().filter(|_| name == "data") {
+            return Ok(data.display().to_string());
         }
         let vars = self.content.get("vars").and_then(Value::as_table);
         match vars.and_then(|v| v.get(name)).and_then(Value::as_str) {

@@ -17,11 +17,12 @@ pub(crate) fn rehearse(job: &'static JobFile, wired: &Wired, data: &Arc<dyn Stor
     let graph = wired.job.clone();
     dataflow_runtime::rehearse(&wired.setup, data, live, move |scope| (job.build)(&mut Job::new(scope, &graph)))?;
     let asked = wired.job.asked.lock().expect("no holder panics");
-    let Asked { params, sources, topics, tables } = &*asked;
+    let Asked { params, sources, topics, tables, files } = &*asked;
     let place = format!("job '{}'", job.name);
     refuse_unasked("parameter", wired.job.params.keys().map(String::as_str), params, &place)?;
     refuse_unasked("source", wired.setup.sources.iter().map(|s| s.name()), sources, &place)?;
     refuse_unasked("topic", wired.job.topics.keys().map(String::as_str), topics, &place)?;
+    refuse_unasked("file", wired.job.files.keys().map(String::as_str), files, &place)?;
     let tables = tables.keys().cloned().collect();
     refuse_unasked("table", wired.job.tables.keys().map(String::as_str), &tables, &place)
 }

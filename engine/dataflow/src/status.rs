@@ -6,8 +6,10 @@
 use crate::page;
 use dataflow_core::{Error, Result};
 use dataflow_runtime::control::StatusSnapshot;
+use dataflow_runtime::measures::tables::Retrying;
 use dataflow_runtime::{Control, Plan};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub(crate) struct JobStatus {
     state: &'static str,
     /// Why it failed.
     failure: Option<Failure>,
+    /// Sinks of tables whose catalog or storage does not answer: what is tried again, by sink.
+    retrying: BTreeMap<String, BTreeMap<String, Retrying>>,
     #[serde(flatten)]
     counters: StatusSnapshot,
 }
@@ -54,15 +58,20 @@ impl JobStatus {
     /// Of a job that runs.
     pub(crate) fn of(control: &Control) -> JobStatus {
         let (state, failure) = (page::state(control), control.failure(Failure::of));
-        JobStatus { state, failure, counters: control.status.snapshot() }
+        JobStatus { state, failure, retrying: retrying(control), counters: control.status.snapshot() }
     }
 
     /// Of one that has ended.
     pub(crate) fn ended(control: &Control, end: &Result<()>) -> JobStatus {
         let failure = end.as_ref().err().map(Failure::of);
         let state = if failure.is_some() { "failed" } else { "stopped" };
-        JobStatus { state, failure, counters: control.status.snapshot() }
+        JobStatus { state, failure, retrying: retrying(control), counters: control.status.snapshot() }
     }
+}
+
+fn retrying(control: &Control) -> BTreeMap<String, BTreeMap<String, Retrying>> {
+    let sinks = control.measures.tables.sinks().into_iter().map(|(sink, measure)| (sink, measure.retrying));
+    sinks.filter(|(_, retrying)| !retrying.is_empty()).collect()
 }
 
 /// The file. Its process owns the data folder.

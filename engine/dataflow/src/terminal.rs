@@ -5,6 +5,8 @@ use crate::status::JobStatus;
 use dataflow_core::Result;
 use dataflow_runtime::Plan;
 use dataflow_runtime::control::StatusSnapshot;
+use dataflow_runtime::measures::tables::TableMeasure;
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -35,7 +37,9 @@ impl Terminal {
         if self.is_shown {
             let partitions = plan.control.measures.partitions.snapshot();
             let lag = partitions.values().filter_map(|p| p.lag).reduce(|a, b| a + b);
-            eprint!("\r\x1b[2K{}", line(&status, self.rate, lag));
+            let tables = plan.control.measures.tables.snapshot();
+            let rows = tables.values().filter_map(|table| table.rows).sum();
+            eprint!("\r\x1b[2K{}", line(&status, self.rate, lag, rows));
             let _ = std::io::stderr().flush();
         }
     }
@@ -52,21 +56,20 @@ impl Terminal {
                 if self.is_shown {
                     eprint!("\r\x1b[2K");
                 }
-                eprintln!("{}", summary(&status));
+                eprintln!("{}", summary(&status, &plan.control.measures.tables.snapshot()));
             }
         }
     }
 }
 
 /// `lag`: records that are there and not read, where a source knows.
-fn line(status: &StatusSnapshot, rate: f64, lag: Option<u64>) -> String {
+fn line(status: &StatusSnapshot, rate: f64, lag: Option<u64>, tables: u64) -> String {
     let lag = lag.map_or(String::new(), |records| format!("lag {records}  "));
     let open = status.epoch_opened.saturating_sub(status.epoch_committed.max(status.epoch_durable));
+    let said = if tables > 0 { format!("{tables} rows in tables") } else { alerts(status) };
     format!(
         "{rate:.0} records/s  {lag}epoch {} ({open} open)  checkpoint {}  {}",
-        status.epoch_opened,
-        status.epoch_checkpointed,
-        alerts(status)
+        status.epoch_opened, status.epoch_checkpointed, said
     )
 }
 
@@ -76,14 +79,22 @@ fn alerts(status: &StatusSnapshot) -> String {
     if labels.is_empty() { "no alerts yet".to_owned() } else { labels.join("  ") }
 }
 
-fn summary(status: &StatusSnapshot) -> String {
-    let mut lines = vec![
-        format!(
+fn summary(status: &StatusSnapshot, tables: &BTreeMap<String, TableMeasure>) -> String {
+    let mut lines = Vec::new();
+    if tables.is_empty() {
+        lines.push(format!(
             "records   {} read: {} accepted, {} late, {} dead letters, {} duplicates",
             status.records, status.accepted, status.late, status.dead_letters, status.duplicates
-        ),
-        format!("alerts    {} raised, {} withdrawn", status.raised, status.withdrawn),
-    ];
+        ));
+        lines.push(format!("alerts    {} raised, {} withdrawn", status.raised, status.withdrawn));
+    } else {
+        lines.push(format!("records   {} read, {} dead letters", status.records, status.dead_letters));
+        lines.push("tables    rows, commits of this run, epoch of the last".to_owned());
+    }
+    lines.extend(tables.iter().map(|(name, table)| {
+        let rows = table.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        format!("          {name:<32}{rows:>9}{:>7}{:>9}", table.commits, table.epoch)
+    }));
     lines.extend(
         status.labelled.iter().filter_map(|(k, n)| Some(format!("          {:<22}{n}", k.strip_prefix("raised.")?))),
     );

@@ -8,7 +8,9 @@ use crate::control::Control;
 use crate::link::Link;
 use crate::measures::checkpoints::CheckpointMeasure;
 use crate::pace::CHECKPOINTS_OPEN_MAX;
-use dataflow_core::{BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Result, TaskState};
+use dataflow_core::{
+    BindingState, ChainHash, Environment, Epoch, Generation, Lineage, Partition, Restorable, Result, TaskState,
+};
 use dataflow_state::backend::PendingCut;
 use dataflow_state::checkpoint::{CheckpointStore, MANIFEST_VERSION, Manifest, SinkPosition};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +56,8 @@ pub(crate) struct Completed {
     pub(crate) newest: BTreeMap<Partition, u64>,
     /// Offsets of the oldest kept one: what a source must still be able to read from.
     pub(crate) oldest: BTreeMap<Partition, u64>,
+    /// What those that are kept may bring back.
+    pub(crate) restorable: Restorable,
     /// Cuts whose local copies may go, by operator and worker.
     pub(crate) released: BTreeMap<(String, usize), Vec<Epoch>>,
 }
@@ -64,13 +68,19 @@ impl Completed {
         let mut completed = Completed::default();
         if let Some(restored) = restored {
             completed.is_newest(restored, store)?;
+            completed.restorable.is_of_this_generation = false;
         }
         Ok(completed)
     }
 
     /// Takes the offsets of the newest checkpoint, and of the oldest that can be read.
     fn is_newest(&mut self, manifest: &Manifest, store: &CheckpointStore) -> Result<()> {
-        let oldest = store.list()?.iter().rev().find_map(|kept| store.read(kept).ok());
+        let kept = store.list()?;
+        self.restorable = Restorable {
+            oldest: kept.iter().map(|kept| kept.epoch).min().unwrap_or(0),
+            is_of_this_generation: kept.iter().all(|kept| kept.generation == manifest.generation.number),
+        };
+        let oldest = kept.iter().rev().find_map(|kept| store.read(kept).ok());
         self.newest = offsets(manifest);
         self.oldest = oldest.as_ref().map_or_else(|| self.newest.clone(), offsets);
         Ok(())
@@ -97,6 +107,8 @@ pub(crate) struct Writer {
     pub(crate) sinks: BTreeMap<String, Arc<SinkConnection>>,
     /// The files of the checkpoint before.
     pub(crate) files: BTreeSet<(String, u64)>,
+    /// From which epoch on each kept checkpoint, by (epoch, generation), needs the binding log.
+    pub(crate) needs: BTreeMap<(Epoch, u64), Epoch>,
 }
 
 impl Writer {
@@ -175,9 +187,8 @@ impl Writer {
         );
         self.control.measures.checkpoints.completed(measure);
         self.store.collect(&[], self.generation.number)?;
-        // The log is kept from the oldest checkpoint on that could still be restored.
-        let oldest = self.store.list()?.iter().map(|m| m.epoch).min();
-        *self.trim.lock().expect("no holder panics") = oldest;
+        let needed = log_needed_from(&self.store, &mut self.needs)?;
+        *self.trim.lock().expect("no holder panics") = needed;
         self.sinks.values().for_each(|sink| sink.forget_outputs_before(manifest.epoch));
         let mut completed = self.completed.lock().expect("no holder panics");
         completed.is_newest(&manifest, &self.store)?;
@@ -187,6 +198,25 @@ impl Writer {
         status.epoch_checkpointed.set(manifest.epoch);
         Ok(())
     }
+}
+
+/// The epoch from which on a restart from any checkpoint that is kept needs the binding log; `known` is what is known of those.
+fn log_needed_from(store: &CheckpointStore, known: &mut BTreeMap<(Epoch, u64), Epoch>) -> Result<Option<Epoch>> {
+    let kept = store.list()?;
+    known.retain(|of, _| kept.iter().any(|kept| *of == (kept.epoch, kept.generation)));
+    for kept in &kept {
+        // One that can not be read is not restored from.
+        let needs = || store.read(kept).map_or(kept.epoch, |manifest| needed_by(&manifest));
+        known.entry((kept.epoch, kept.generation)).or_insert_with(needs);
+    }
+    Ok(known.values().min().copied())
+}
+
+/// A restart from a checkpoint replays what comes after it, and commits the intents of tables in it, which are of epochs before: each
+/// under the hash of its epoch's binding.
+fn needed_by(manifest: &Manifest) -> Epoch {
+    let uncommitted = manifest.sinks.values().filter(|at| at.committed < at.last_output);
+    uncommitted.map(|at| at.committed + 1).fold(manifest.epoch, Epoch::min)
 }
 
 /// Files and bytes, in all and of the files that the checkpoint before did not have.
@@ -212,6 +242,48 @@ mod tests {
     use dataflow_core::{Micros, SourceId};
     use dataflow_state::storage::MemoryStorage;
 
+    fn manifest(epoch: Epoch) -> Manifest {
+        Manifest {
+            version: MANIFEST_VERSION,
+            job: "job".into(),
+            fingerprint: String::new(),
+            lineage: Lineage(1),
+            generation: Generation { number: 1, nonce: 1 },
+            epoch,
+            chain: ChainHash::default(),
+            clock: Micros(0),
+            state: BindingState::default(),
+            sources: vec!["s".into()],
+            workers: 1,
+            parts: Vec::new(),
+            sinks: BTreeMap::new(),
+            clean: false,
+        }
+    }
+
+    #[test]
+    fn the_log_reaches_back_to_the_intents_of_every_checkpoint_that_is_kept() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = CheckpointStore::open(storage, "checkpoints", 2).unwrap();
+        let mut known = BTreeMap::new();
+        let mut needed = |epoch, positions: &[(Epoch, Epoch)]| {
+            let position = |(last_output, committed): &(Epoch, Epoch)| SinkPosition {
+                last_output: *last_output,
+                committed: *committed,
+                chain: None,
+            };
+            let sinks = (0..).map(|n: u8| n.to_string()).zip(positions.iter().map(position)).collect();
+            store.complete(&Manifest { sinks, ..manifest(epoch) }).unwrap();
+            store.collect(&[], 1).unwrap();
+            log_needed_from(&store, &mut known).unwrap()
+        };
+        assert_eq!(needed(10, &[(10, 10), (4, 4)]), Some(10), "all is committed");
+        assert_eq!(needed(20, &[(20, 10), (20, 15)]), Some(10), "the older checkpoint is kept");
+        assert_eq!(needed(30, &[(30, 20)]), Some(11), "one of epoch 11 to 20 is not committed");
+        assert_eq!(needed(40, &[(40, 40)]), Some(21));
+        assert_eq!(needed(50, &[(40, 40)]), Some(40));
+    }
+
     #[test]
     fn sources_are_told_of_the_newest_and_of_the_oldest_kept_checkpoint() {
         const KEPT: usize = 3;
@@ -224,28 +296,16 @@ mod tests {
         for epoch in 1..=5 {
             let mut state = BindingState::default();
             state.partitions.insert(partition, PartitionState { end: epoch * 100, newest: None });
-            let manifest = Manifest {
-                version: MANIFEST_VERSION,
-                job: "job".into(),
-                fingerprint: String::new(),
-                lineage: Lineage(1),
-                generation: Generation { number: 1, nonce: 1 },
-                epoch,
-                chain: ChainHash::default(),
-                clock: Micros(0),
-                state,
-                sources: vec!["s".into()],
-                workers: 1,
-                parts: Vec::new(),
-                sinks: BTreeMap::new(),
-                clean: false,
-            };
+            let manifest = Manifest { state, ..manifest(epoch) };
             store.complete(&manifest).unwrap();
             store.collect(&[], 1).unwrap();
             completed.is_newest(&manifest, &store).unwrap();
             assert_eq!(told(&completed), (epoch * 100, epoch.saturating_sub(KEPT as u64 - 1).max(1) * 100));
             newest = Some(manifest);
         }
-        assert_eq!(told(&Completed::on_start(newest.as_ref(), &store).unwrap()), (500, 300));
+        assert_eq!(completed.restorable, Restorable { oldest: 3, is_of_this_generation: true });
+        let started = Completed::on_start(newest.as_ref(), &store).unwrap();
+        assert_eq!(told(&started), (500, 300));
+        assert_eq!(started.restorable, Restorable { oldest: 3, is_of_this_generation: false });
     }
 }

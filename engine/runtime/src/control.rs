@@ -162,6 +162,8 @@ macro_rules! status {
             pub records_by_worker: Mutex<BTreeMap<usize, u64>>,
             /// Free counters of operators, such as findings by detector.
             pub labelled: Mutex<BTreeMap<String, u64>>,
+            /// Rows of views that are counted, by name.
+            pub rows: Mutex<BTreeMap<String, i64>>,
         }
 
         impl Status {
@@ -171,6 +173,7 @@ macro_rules! status {
                     $($name: self.$name.get(),)+
                     records_by_worker: self.records_by_worker.lock().expect("no holder panics").clone(),
                     labelled: self.labelled.lock().expect("no holder panics").clone(),
+                    rows: self.rows.lock().expect("no holder panics").clone(),
                 }
             }
         }
@@ -183,6 +186,8 @@ macro_rules! status {
             pub records_by_worker: BTreeMap<usize, u64>,
             /// Free counters of operators.
             pub labelled: BTreeMap<String, u64>,
+            /// Rows of views that are counted, by name.
+            pub rows: BTreeMap<String, i64>,
         }
     };
 }
@@ -240,6 +245,14 @@ status! {
     skipped_records,
     /// Times that a source topic was found gone or created anew.
     recreated_topics,
+    /// Objects that were read to their end.
+    objects_read,
+    /// Versions of source objects that were refused, because the object was read in another one.
+    objects_changed,
+    /// Source objects that were gone before they were read.
+    objects_gone,
+    /// Source objects that could not be unpacked to their end.
+    objects_damaged,
 }
 
 /// A number that many threads may change.
@@ -278,6 +291,11 @@ impl Status {
                 labelled.insert(label.to_owned(), n);
             }
         }
+    }
+
+    /// A counted view has so many rows more, or fewer.
+    pub fn count_rows(&self, view: &str, more: i64) {
+        *self.rows.lock().expect("no holder panics").entry(view.to_owned()).or_default() += more;
     }
 
     pub(crate) fn read(&self, worker: usize, n: u64) {

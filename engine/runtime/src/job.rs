@@ -8,12 +8,13 @@ use crate::checkpoint_writer::PartCut;
 use crate::facts::{EpochFacts, SourceFacts, Tick};
 use crate::measures::keys::KeyLoad;
 use crate::plan::Plan;
-use crate::tables::{Changes, Schemas};
+use crate::tables::{Changes, Schemas, TableMode};
 use crate::ticker::Probes;
 use crate::time::{Late, split_late};
-use crate::{binder, sink, source, tables, ticker};
+use crate::{binder, files, sink, source, tables, ticker};
 use dataflow_core::{
-    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputRow, Result, SourceId, Stamped, TableSchema,
+    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, FileSink, Micros, OutputFile, OutputRow, Result, SourceId,
+    Stamped, TableSchema,
 };
 use dataflow_state::table::{KeyedTable, StateValue};
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,7 +40,9 @@ pub struct JobScope<'s> {
     late_parts: Vec<StreamVec<'s, Epoch, ()>>,
     rows: BTreeMap<String, Vec<StreamVec<'s, Epoch, OutputRow>>>,
     /// By sink and table.
-    tables: BTreeMap<String, BTreeMap<String, (TableSchema, Changes<'s>)>>,
+    tables: BTreeMap<String, BTreeMap<String, (TableSchema, TableMode, Changes<'s>)>>,
+    /// Their frontiers say which files are written.
+    files: Vec<StreamVec<'s, Epoch, ()>>,
 }
 
 #[derive(Clone)]
@@ -65,6 +68,7 @@ impl<'s> JobScope<'s> {
             late_parts: Vec::new(),
             rows: BTreeMap::new(),
             tables: BTreeMap::new(),
+            files: Vec::new(),
         }
     }
 
@@ -156,19 +160,33 @@ impl<'s> JobScope<'s> {
         Ok(())
     }
 
-    /// Keeps `table` of the sink `name` as the collection that `changes` make up: rows with the epochs in which they come and go.
+    /// Keeps `table` of the sink `name` as the collection that `changes` make up: rows with the epochs in which they come and, in
+    /// [`TableMode::Upsert`], go.
     ///
     /// # Errors
     /// When the plan has no sink of tables of that name, or the table is written already.
-    pub fn write_table(&mut self, name: &str, table: &str, schema: TableSchema, changes: Changes<'s>) -> Result<()> {
+    pub fn write_table(
+        &mut self,
+        name: &str,
+        table: &str,
+        schema: TableSchema,
+        mode: TableMode,
+        changes: Changes<'s>,
+    ) -> Result<()> {
         if !self.plan.table_sinks.contains_key(name) {
             let what = format!("the job writes tables to a sink '{name}' that the profile does not wire");
             return Err(Error::user(what));
         }
-        match self.tables.entry(name.to_owned()).or_default().insert(table.to_owned(), (schema, changes)) {
+        match self.tables.entry(name.to_owned()).or_default().insert(table.to_owned(), (schema, mode, changes)) {
             None => Ok(()),
             Some(_) => Err(Error::user(format!("the job writes table '{table}' twice"))),
         }
+    }
+
+    /// Writes files that come on worker 0, each when its epoch is durable, and again when it is replayed.
+    pub fn write_files(&mut self, sink: &Arc<dyn FileSink>, files: StreamVec<'s, Epoch, OutputFile>) {
+        let durable = self.bindings().durable.clone();
+        self.files.push(files::files(files, durable, &self.plan, sink));
     }
 
     /// Opens the state of operator `operator` on this worker; its cuts are announced on a stream given to [`JobScope::parts`].
@@ -219,6 +237,7 @@ impl<'s> JobScope<'s> {
             staged.probe_with(&self.probes.staged);
             settled.push(committed);
         }
+        settled.append(&mut self.files);
         let commits = self.table_writers()?;
         self.plan.check_operators(self.scope.index())?;
         let parts = self.scope.concatenate(std::mem::take(&mut self.parts));
@@ -238,14 +257,14 @@ impl<'s> JobScope<'s> {
 
     /// The writers of all sinks of tables, with the intents that they give.
     #[expect(clippy::type_complexity, reason = "what a committer takes, in its order")]
-    fn table_writers(&mut self) -> Result<Vec<(String, Arc<Schemas>, StreamVec<'s, Epoch, tables::WorkerIntent>)>> {
+    fn table_writers(&mut self) -> Result<Vec<(String, Arc<Schemas>, StreamVec<'s, Epoch, tables::Intent>)>> {
         let mut commits = Vec::new();
         for (name, tables) in std::mem::take(&mut self.tables) {
             let connection = self.plan.table_sinks[&name].clone();
             let (mut schemas, mut changes) = (Schemas::new(), Vec::new());
-            for (table, (schema, of_table)) in tables {
+            for (table, (schema, mode, of_table)) in tables {
                 schemas.insert(table, schema);
-                changes.push(of_table);
+                changes.push((mode, of_table));
             }
             let schemas = Arc::new(schemas);
             let tables::WriterStreams { staged, parts, intents } =

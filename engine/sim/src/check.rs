@@ -4,11 +4,10 @@
 //! consumer of the local log looks at it at the end of each life: what it saw committed must still be there after the crash.
 
 use crate::broker::SimBroker;
-use crate::graph::TOPICS;
+use crate::graph::{SOURCE, TOPICS};
+use crate::lives::JOB;
 use crate::report::Report;
-use crate::run::JOB;
 use crate::scenario::{OUT, Scenario, SinkPlan};
-use crate::source::SOURCE;
 use crate::storage::Graveyard;
 use crate::trace::Trace;
 use crate::traffic::{GEOGRAPHY, Traffic};
@@ -114,24 +113,30 @@ fn of_broker(sink: &SinkPlan, broker: &SimBroker) -> Result<Delivered, String> {
     }
 }
 
-/// All bindings of the run: the log, and the segments that were trimmed from it.
+/// The bindings of the run as the oracle reads them.
 fn bindings(disk: &MemoryStorage, graveyard: &Graveyard) -> Result<Vec<BindingRow>, String> {
     let text = |e: dataflow_core::Error| format!("exporting the bindings: {e}");
-    let whole = MemoryStorage::new();
-    whole.create_dir(BINDINGS).map_err(text)?;
-    let mut segments = graveyard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for name in disk.list(BINDINGS).map_err(text)? {
-        let path = format!("{BINDINGS}/{name}");
-        segments.insert(path.clone(), disk.read(&path).map_err(text)?);
-    }
-    for (path, bytes) in segments {
-        whole.append(&path).and_then(|mut file| file.write(&bytes)).map_err(text)?;
-    }
+    let whole = whole_log(disk, graveyard).map_err(text)?;
     let rows = binding_log::rows(&whole, BINDINGS, 1, Epoch::MAX).map_err(text)?;
     let mut out = Vec::new();
     let base = rows.base().clone();
     export::write_rows(base, rows, &[SOURCE.to_owned()], &mut out).map_err(text)?;
     parse_bindings(&String::from_utf8(out).map_err(|e| e.to_string())?)
+}
+
+/// The whole binding log: what is left of it, and the segments that were trimmed from it.
+pub(crate) fn whole_log(disk: &MemoryStorage, graveyard: &Graveyard) -> dataflow_core::Result<MemoryStorage> {
+    let whole = MemoryStorage::new();
+    whole.create_dir(BINDINGS)?;
+    let mut segments = graveyard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for name in disk.list(BINDINGS)? {
+        let path = format!("{BINDINGS}/{name}");
+        segments.insert(path.clone(), disk.read(&path)?);
+    }
+    for (path, bytes) in segments {
+        whole.append(&path).and_then(|mut file| file.write(&bytes))?;
+    }
+    Ok(whole)
 }
 
 /// The oracle's rows in the order of delivery: late ones stand by their time within an epoch, where the oracle has them by offset.

@@ -27,6 +27,14 @@ pub(crate) enum Purpose {
     Rot,
     /// What the schema registry knows, and when.
     Registry,
+    /// What the catalog of tables does with a call.
+    Catalog,
+    /// As [`Purpose::Source`], of a job's second source.
+    SecondSource,
+    /// And of its third.
+    ThirdSource,
+    /// Which snapshots the check reads.
+    Check,
 }
 
 /// Seeded dice.

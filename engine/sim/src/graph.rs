@@ -3,7 +3,6 @@
 //! The job file itself is a program over the facade and cannot be linked here; what it composes can: the same source operator,
 //! enrichment, keyed histories, detectors and rows.
 
-use crate::source::SOURCE;
 use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::json::JsonDecoder;
 use dataflow_connectors::decode::registry::Schemas;
@@ -18,6 +17,9 @@ use dataflow_runtime::job::JobScope;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timely::dataflow::operators::vec::Map;
+
+/// The name of the one source.
+pub(crate) const SOURCE: &str = "login-events";
 
 /// The name of the geography in the plan.
 pub(crate) const GEO: &str = "geo";

@@ -1,4 +1,5 @@
-//! A whole login job under one seeded scheduler, with crashes, lost writes and unknown outcomes.
+//! Whole jobs under one seeded scheduler, with crashes, lost writes and unknown outcomes: the login job, and the lakehouse's tables
+//! (`lake`, which draws its own graph).
 //!
 //! ```text
 //!   seed ─► scenario: traffic, settings, sinks, and how each life of the job ends
@@ -12,11 +13,12 @@
 //!   oracle on the exported bindings = what consumers see, row for row and in order
 //! ```
 //!
-//! The product's code runs unchanged: ticker, sources, binder, keyed histories, sinks, checkpoints, recovery, the binding log, the
-//! checkpoint store, the local log. Simulated are time, randomness, the spawner, the disk, the input, and a broker with its connector.
+//! The product's code runs unchanged: ticker, sources, binder, keyed histories, collections and views, sinks (Kafka's and Iceberg's among
+//! them), checkpoints, recovery, the binding log, the checkpoint store, the local log. Simulated are time, randomness, the spawner, the
+//! disk, the input, a broker with its connector, and a catalog of tables.
 //!
 //! What it does not show: interleavings within a step or a task, lost wake-ups (without timely's timer every operator that
-//! wants to look again is run at its worker's next step), RocksDB, real brokers. The same seed is the same run.
+//! wants to look again is run at its worker's next step), RocksDB, real brokers and catalogs. The same seed is the same run.
 
 mod broker;
 mod check;
@@ -24,7 +26,9 @@ mod clock;
 pub mod conformance;
 mod dice;
 mod graph;
+mod lake;
 mod life;
+mod lives;
 mod registry;
 mod report;
 mod rot;
@@ -40,5 +44,4 @@ mod workers;
 
 pub use broker::BrokerCounters;
 pub use report::{Failure, Report};
-pub use run::run;
-pub use suite::run_seeds;
+pub use suite::{Graph, run_seeds};

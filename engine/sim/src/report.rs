@@ -1,5 +1,6 @@
 //! What a run met, so that a suite can assert that it met what it is about; and how a failed one says how to run it again.
 
+use crate::Graph;
 use crate::broker::BrokerCounters;
 use dataflow_runtime::control::StatusSnapshot;
 use std::fmt;
@@ -117,6 +118,40 @@ report! {
     late_refused,
     /// Records deleted behind a checkpoint.
     deleted,
+    /// Snapshots of tables.
+    snapshots,
+    /// Of those, the ones that delete rows of earlier ones.
+    deleting,
+    /// Of those, the ones that a restart made of an intent in its checkpoint.
+    intents_restored,
+    /// Snapshots that hold the rows of others in other files.
+    rewrites,
+    /// Of those, the ones that a restart made, or found, of an intent in its checkpoint.
+    rewrites_restored,
+    /// Snapshots of tables that expired.
+    expired,
+    /// Starts that found a table ahead of the checkpoint, whose index was made anew.
+    tables_ahead,
+    /// Of those, the ones whose replay had epochs that the table has.
+    table_replays_dropped,
+    /// Calls of a catalog that is away.
+    catalog_away,
+    /// Commits of tables whose answer did not come.
+    table_unknown_outcomes,
+    /// Of those, the ones that were made.
+    table_applied_unseen,
+    /// Commits of tables that came late, and were made.
+    table_late_applied,
+    /// Commits of tables that came late, and were refused.
+    table_late_refused,
+    /// Writes that found the warehouse's disk full or failing.
+    lake_disk_full,
+    /// Starts that ended at an outage of catalog or disk.
+    ended_by_outage,
+    /// Days that were over and stood.
+    days_closed,
+    /// Changes that were stale: of a replay, or of an old snapshot.
+    stale_changes,
     /// Epochs bound.
     epochs,
     /// Rows delivered.
@@ -137,6 +172,8 @@ impl Report {
         self.late += status.late;
         self.dead_letters += status.dead_letters;
         self.backpressure += status.backpressure;
+        let stale = status.labelled.iter().filter(|(label, _)| label.starts_with("changes.stale."));
+        self.stale_changes += stale.map(|(_, count)| count).sum::<u64>();
     }
 
     pub(crate) fn add_broker(&mut self, broker: &BrokerCounters) {
@@ -156,6 +193,8 @@ impl Report {
 /// A seed that did not come out right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// What was simulated.
+    pub graph: Graph,
     /// The seed.
     pub seed: u64,
     /// What was wrong.
@@ -164,10 +203,14 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { graph, seed, what } = self;
+        let test = match graph {
+            Graph::Logins => "one_seed",
+            Graph::Lake => "one_lake_seed",
+        };
         write!(
             f,
-            "seed {}: {}\n  run it again: DATAFLOW_SIM_SEED={} cargo test -p dataflow-sim --test seeds -- --nocapture one_seed",
-            self.seed, self.what, self.seed
+            "seed {seed}: {what}\n  run it again: DATAFLOW_SIM_SEED={seed} cargo test -p dataflow-sim --test seeds -- --nocapture {test}"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Bits that flip between two lives, in the binding log, in a checkpoint or in a schema: the next start has to notice, or not to need them.
+//! Bits that flip between two lives, in one of the files of the data folder: the next start has to notice, or not to need them.
 //!
 //! A start that refuses names the file; then somebody brings back the copy that the error asks for, and the job goes on. One that goes on
 //! is held to the oracle like any other. Afterwards the bit is turned back all the same, where the file still is the one that was
@@ -7,12 +7,9 @@
 use crate::dice::Dice;
 use crate::storage::Graveyard;
 use dataflow_core::{Error, Fault, Storage};
-use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS};
+use dataflow_runtime::plan::CHECKPOINTS;
 use dataflow_state::storage::MemoryStorage;
 use std::sync::PoisonError;
-
-/// The folder of the schema store.
-const SCHEMAS: &str = "schemas";
 
 /// A flipped bit.
 pub(crate) struct Rot {
@@ -24,10 +21,10 @@ pub(crate) struct Rot {
 }
 
 impl Rot {
-    /// Flips a bit of some file, if there is one.
-    pub(crate) fn set_in(disk: &MemoryStorage, dice: &mut Dice) -> Option<Rot> {
+    /// Flips a bit of some file in one of `folders`, if there is one.
+    pub(crate) fn set_in(disk: &MemoryStorage, folders: &[&'static str], dice: &mut Dice) -> Option<Rot> {
         let mut files = Vec::new();
-        let folder = *dice.pick(&[BINDINGS, BINDINGS, CHECKPOINTS, CHECKPOINTS, SCHEMAS]);
+        let folder = *dice.pick(folders);
         gather(disk, folder, &mut files);
         files.retain(|path| disk.length(path).is_ok_and(|length| length > Some(0)));
         if files.is_empty() {

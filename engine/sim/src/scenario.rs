@@ -107,10 +107,10 @@ impl Scenario {
             avro: trouble.percent(50),
         };
         let faulty = *dice.pick(&[0, 1, 2, 2, 3, 4, 6]);
-        let mut lives: Vec<LifePlan> = (0..faulty).map(|_| life(dice, turns, faulty)).collect();
-        let mut last = LifePlan { ending: Ending::Natural, fuse: None, ..life(dice, turns, 1) };
-        lives.iter_mut().for_each(|life| troubled(life, trouble, turns));
-        last.stall = trouble.percent(20).then(|| stall(trouble, turns, false));
+        let mut lives: Vec<LifePlan> = (0..faulty).map(|_| life(dice, turns, faulty, &PATHS)).collect();
+        let mut last = LifePlan { ending: Ending::Natural, fuse: None, ..life(dice, turns, 1, &PATHS) };
+        lives.iter_mut().for_each(|life| troubled(life, trouble, turns, &TASKS));
+        last.stall = trouble.percent(20).then(|| stall(trouble, turns, false, &TASKS));
         let settings = settings(dice, span_us / 1_000);
         Scenario {
             settings,
@@ -138,7 +138,7 @@ impl Scenario {
 }
 
 /// Settings for traffic of `span_ms`: what a long one has more of than a short one is records, not empty epochs and checkpoints.
-fn settings(dice: &mut Dice, span_ms: u64) -> RuntimeSettings {
+pub(crate) fn settings(dice: &mut Dice, span_ms: u64) -> RuntimeSettings {
     RuntimeSettings {
         tick_min_ms: *dice.pick(&[1, 5, 20, 50]),
         tick_max_ms: *dice.pick(&[20, 100, 300]),
@@ -165,13 +165,14 @@ fn sinks(dice: &mut Dice) -> Vec<SinkPlan> {
     }
 }
 
-fn life(dice: &mut Dice, turns: u64, lives: u64) -> LifePlan {
+/// A life, one of so many; `paths` are those at whose calls it may end.
+pub(crate) fn life(dice: &mut Dice, turns: u64, lives: u64, paths: &[&'static str]) -> LifePlan {
     let at = dice.below(3 * turns / (lives + 1) + 1);
     let (ending, fuse) = match dice.below(10) {
         0 => (Ending::Stop(at), None),
         1..=3 => (Ending::Kill(at), None),
         4 => (Ending::Strand(at), None),
-        _ => (Ending::Natural, Some(fuse(dice))),
+        _ => (Ending::Natural, Some(fuse(dice, paths))),
     };
     LifePlan {
         workers: dice.range(1, 3) as usize,
@@ -186,9 +187,9 @@ fn life(dice: &mut Dice, turns: u64, lives: u64) -> LifePlan {
     }
 }
 
-/// Troubles of a life that may end early.
-fn troubled(life: &mut LifePlan, dice: &mut Dice, turns: u64) {
-    life.stall = dice.percent(20).then(|| stall(dice, turns, true));
+/// Troubles of a life that may end early; `tasks` are those whose calls may take long.
+pub(crate) fn troubled(life: &mut LifePlan, dice: &mut Dice, turns: u64, tasks: &[&'static str]) {
+    life.stall = dice.percent(20).then(|| stall(dice, turns, true, tasks));
     // Little enough that the next life may find the disk full still, and end before it has begun.
     let most = *dice.pick(&[300, 5_000, 60_000]);
     life.room = dice.percent(12).then(|| dice.below(most));
@@ -198,16 +199,17 @@ fn troubled(life: &mut LifePlan, dice: &mut Dice, turns: u64) {
 /// The tasks whose calls may take long.
 const TASKS: [&str; 3] = ["bindings", "checkpoints", "sink"];
 
-fn stall(dice: &mut Dice, turns: u64, may_last: bool) -> Stall {
+/// A call of one of `tasks` that takes long.
+pub(crate) fn stall(dice: &mut Dice, turns: u64, may_last: bool, tasks: &[&'static str]) -> Stall {
     Stall {
-        task: TASKS[dice.below(3) as usize],
+        task: tasks[dice.below(tasks.len() as u64) as usize],
         at: dice.below(turns / 2),
         lasts_us: (!may_last || dice.percent(60)).then(|| dice.range(100_000, 60_000_000)),
     }
 }
 
-/// Times in which the source is away.
-fn outages(dice: &mut Dice, span_us: u64) -> Vec<(u64, u64)> {
+/// Times in which something is away.
+pub(crate) fn outages(dice: &mut Dice, span_us: u64) -> Vec<(u64, u64)> {
     let count = *dice.pick(&[0, 0, 0, 1, 2]);
     let mut outage = || {
         let from = dice.below(span_us);
@@ -216,8 +218,11 @@ fn outages(dice: &mut Dice, span_us: u64) -> Vec<(u64, u64)> {
     (0..count).map(|_| outage()).collect()
 }
 
-fn fuse(dice: &mut Dice) -> Fuse {
-    let path = *dice.pick(&["", "bindings", "bindings", "checkpoints", OUT, OUT, PATH]);
+/// The paths at whose calls a life may end.
+const PATHS: [&str; 7] = ["", "bindings", "bindings", "checkpoints", OUT, OUT, PATH];
+
+fn fuse(dice: &mut Dice, paths: &[&'static str]) -> Fuse {
+    let path = *dice.pick(paths);
     let most = *dice.pick(&[15, 100, 600]);
     Fuse {
         path,

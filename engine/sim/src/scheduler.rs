@@ -5,7 +5,6 @@
 //! in one life the binding log is slow, in another a worker, in a third a sink. A call of a task may take long, or never
 //! return; what the job holds meanwhile stays bounded.
 
-use crate::broker::SimBroker;
 use crate::clock::SimTime;
 use crate::dice::Dice;
 use crate::life::Life;
@@ -29,8 +28,20 @@ const HASTE: u64 = 50;
 const WATCH: u64 = 1_000;
 /// Turns between two looks at what a job with a stuck call holds.
 const LOOK: u64 = 16;
-/// Name of the tasks that may outlive their process: what they send is on the network.
-pub(crate) const STRAY: &str = "sink broker";
+/// What the names of the tasks begin with that may outlive their process: what they send is on the network.
+const STRAYS: [&str; 2] = ["sink broker", "commit lake"];
+
+fn may_stray(slot: &Slot) -> bool {
+    STRAYS.iter().any(|stray| slot.name.starts_with(stray))
+}
+
+/// A service that calls may be on their way to, whoever made them.
+pub(crate) trait Service: Send + Sync {
+    /// Whether one is.
+    fn has_in_flight(&self) -> bool;
+    /// One arrives.
+    fn deliver(&self);
+}
 
 /// How a life ends, if not by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +61,7 @@ pub(crate) struct Shared {
     pub(crate) time: Arc<SimTime>,
     pub(crate) trace: Arc<Trace>,
     pub(crate) dice: Mutex<Dice>,
-    pub(crate) brokers: Vec<Arc<SimBroker>>,
+    pub(crate) services: Vec<Arc<dyn Service>>,
     /// What a turn lasts, roughly.
     pub(crate) turn_us: u64,
 }
@@ -170,7 +181,7 @@ impl Scheduler {
                 Chosen::Task(at) if self.stalls(&mut state, at) => {}
                 Chosen::Task(at) => self.run(state, at, |state| &mut state.tasks),
                 Chosen::Stray(at) => self.run(state, at, |state| &mut state.strays),
-                Chosen::Deliver(at) => self.shared.brokers[at].deliver(),
+                Chosen::Deliver(at) => self.shared.services[at].deliver(),
             }
         }
     }
@@ -193,7 +204,7 @@ impl Scheduler {
         let tasks = std::mem::take(&mut state.tasks);
         let mut strays = std::mem::take(&mut state.strays);
         if self.life.has_ended() && matches!(state.ending, Ending::Strand(_)) {
-            strays.extend(tasks.into_iter().filter(|slot| slot.name.starts_with(STRAY) && slot.task.is_some()));
+            strays.extend(tasks.into_iter().filter(|slot| may_stray(slot) && slot.task.is_some()));
         }
         let State { is_stuck, stalled, turns, .. } = *state;
         Aftermath { strays, is_stuck, panic: state.panic.take(), unbounded: state.unbounded.take(), stalled, turns }
@@ -207,7 +218,7 @@ impl Scheduler {
     fn has_ended(&self, state: &mut State) -> bool {
         state.turns += 1;
         let turns = state.turns;
-        let wants_to_commit = |slot: &Slot| slot.name.starts_with(STRAY) && slot.woken.load(SeqCst);
+        let wants_to_commit = |slot: &Slot| may_stray(slot) && slot.woken.load(SeqCst);
         let suits = |at: u64, tasks: &[Slot]| turns > at + PATIENCE || tasks.iter().any(wants_to_commit);
         match state.ending {
             Ending::Kill(at) if turns >= at => self.life.end(),
@@ -264,10 +275,10 @@ impl Scheduler {
         options.extend(strays.map(|(at, _)| (1, Chosen::Stray(at))));
         options.extend(
             self.shared
-                .brokers
+                .services
                 .iter()
                 .enumerate()
-                .filter(|(_, b)| b.has_in_flight())
+                .filter(|(_, service)| service.has_in_flight())
                 .map(|(at, _)| (1, Chosen::Deliver(at))),
         );
         let mut at = dice.below(options.iter().map(|(weight, _)| weight).sum());
@@ -286,7 +297,7 @@ impl Scheduler {
             Chosen::Worker(n) => ("worker", n),
             Chosen::Task(n) => ("task", n),
             Chosen::Stray(n) => ("stray", n),
-            Chosen::Deliver(n) => ("broker", n),
+            Chosen::Deliver(n) => ("service", n),
         };
         self.shared.trace.note(what, "", number as u64);
         chosen

@@ -2,20 +2,17 @@
 //! fetches that bring less than there is or nothing yet, outages, and, for seeds that want it, retention right up to the newest checkpoint.
 
 use crate::clock::SimTime;
-use crate::dice::{Dice, Purpose};
+use crate::dice::Dice;
 use crate::life::Life;
-use crate::scenario::Scenario;
-use crate::traffic::{LogPartition, Traffic};
+use crate::traffic::LogPartition;
 use dataflow_core::{Discovered, Error, Poll, Record, Result, Source, SourceReader, Waker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The name of the one source.
-pub(crate) const SOURCE: &str = "login-events";
-
 /// The log, which outlives the job's lives.
 pub(crate) struct OutsideLog {
+    name: &'static str,
     partitions: Vec<LogPartition>,
     time: Arc<SimTime>,
     /// Whether what a checkpoint does not need is deleted at once.
@@ -38,13 +35,18 @@ struct State {
 }
 
 impl OutsideLog {
-    /// The log of a seed.
-    pub(crate) fn new(seed: u64, traffic: &Traffic, time: Arc<SimTime>, scenario: &Scenario) -> Arc<OutsideLog> {
-        let state = Mutex::new(State { dice: Dice::new(seed, Purpose::Source), first: BTreeMap::new() });
-        let partitions = traffic.partitions.clone();
-        let (retention, outages) = (scenario.retention, scenario.outages.clone());
+    /// The log that the source `name` reads.
+    pub(crate) fn new(
+        name: &'static str,
+        dice: Dice,
+        partitions: Vec<LogPartition>,
+        time: Arc<SimTime>,
+        retention: bool,
+        outages: Vec<(u64, u64)>,
+    ) -> Arc<OutsideLog> {
+        let state = Mutex::new(State { dice, first: BTreeMap::new() });
         let (deleted, away, added) = Default::default();
-        Arc::new(OutsideLog { partitions, time, retention, state, outages, deleted, away, added })
+        Arc::new(OutsideLog { name, partitions, time, retention, state, outages, deleted, away, added })
     }
 
     /// The log as a source of one life.
@@ -68,7 +70,7 @@ pub(crate) struct SimSource {
 
 impl Source for SimSource {
     fn name(&self) -> &str {
-        SOURCE
+        self.log.name
     }
 
     fn open(&self, worker: usize, peers: usize, _wake: Waker) -> Result<Box<dyn SourceReader>> {
@@ -93,7 +95,8 @@ impl SimReader {
     fn check_kept(&self, index: u32, next: u64) -> Result<()> {
         let first = self.log.state().first.get(&index).copied().unwrap_or(0);
         if next < first {
-            return Err(Error::outside(format!("read '{SOURCE}/{index}' from offset {next}: it begins at {first}"))
+            let name = self.log.name;
+            return Err(Error::outside(format!("read '{name}/{index}' from offset {next}: it begins at {first}"))
                 .hint("the source was read below the newest complete checkpoint"));
         }
         Ok(())
@@ -113,7 +116,8 @@ impl SourceReader for SimReader {
 
     fn assign(&mut self, index: u32, next: u64) -> Result<()> {
         if index as usize >= self.log.partitions.len() {
-            return Err(Error::outside(format!("read '{SOURCE}/{index}': there is no such partition")));
+            let name = self.log.name;
+            return Err(Error::outside(format!("read '{name}/{index}': there is no such partition")));
         }
         self.check_kept(index, next)?;
         self.next.insert(index, next);
@@ -125,7 +129,7 @@ impl SourceReader for SimReader {
         let next = *self
             .next
             .get(&index)
-            .ok_or_else(|| Error::us(format!("poll '{SOURCE}/{index}', which was not assigned")))?;
+            .ok_or_else(|| Error::us(format!("poll '{}/{index}', which was not assigned", self.log.name)))?;
         let partition = &self.log.partitions[index as usize];
         let (now, length) = (self.log.time.now_us(), partition.records.len() as u64);
         let end = match until {

@@ -3,6 +3,11 @@
 //! timely means each worker to have a thread: building an allocator waits for those of all others. So each is built on a thread
 //! that ends when it is done, and moves to the run's thread from there.
 
+use crate::scheduler::{Scheduler, said};
+use dataflow_core::Result;
+use dataflow_runtime::{JobScope, Plan, threads};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use timely::communication::{Allocator, initialize_from};
 use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
@@ -16,8 +21,45 @@ unsafe impl Send for Parcel {}
 
 /// As many workers as asked for, connected with each other. Without timely's timer: an operator that wants to look again later is run at
 /// its worker's next step.
-pub(crate) fn connected(count: usize) -> Result<Vec<Worker>, String> {
+fn connected(count: usize) -> std::result::Result<Vec<Worker>, String> {
     let (builders, others) = CommunicationConfig::Process(count).try_build()?;
     let built = initialize_from(builders, others, Parcel)?.join();
     built.into_iter().map(|parcel| Ok(Worker::new(WorkerConfig::default(), parcel?.0, None))).collect()
+}
+
+/// Runs the workers of a job until all have ended or the life is over.
+///
+/// # Errors
+/// When they can not be built.
+pub(crate) fn run(
+    job: &Arc<Plan>,
+    workers: usize,
+    scheduler: &Arc<Scheduler>,
+    build: &dyn Fn(&mut JobScope<'_>) -> Result<()>,
+) -> std::result::Result<(), String> {
+    scheduler.begin(job.clone());
+    let mut workers = connected(workers)?;
+    let mut begun = vec![false; workers.len()];
+    while let Some(next) = scheduler.next_worker() {
+        let worker = &mut workers[next];
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            if !std::mem::replace(&mut begun[next], true) {
+                threads::install(worker, job, build);
+            } else {
+                worker.step();
+            }
+        }));
+        match ran {
+            Ok(()) if worker.has_dataflows() => {}
+            Ok(()) => scheduler.leave(next),
+            Err(payload) => scheduler.panicked(said(&*payload)),
+        }
+    }
+    // What a panic left behind may panic again; the first one is told.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        for worker in &mut workers {
+            worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
+        }
+    }));
+    Ok(())
 }

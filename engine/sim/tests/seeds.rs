@@ -1,6 +1,7 @@
-//! The simulation as CI runs it: `DATAFLOW_SIM_SEEDS` seeds (default 500) on two threads, and what they must have met.
+//! The simulation as CI runs it: `DATAFLOW_SIM_SEEDS` seeds of the logins' graph (default 500) and `DATAFLOW_SIM_LAKE_SEEDS` of the lake's
+//! (default 200) on two threads, and what they must have met.
 
-use dataflow_sim::{Report, run, run_seeds};
+use dataflow_sim::{Graph, Report, run_seeds};
 
 /// Half of a run's time is spent on small allocations.
 #[global_allocator]
@@ -10,18 +11,34 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-#[test]
+/// Runs the seeds of a graph, none of which may fail.
 #[allow(clippy::disallowed_methods, reason = "measures the machine, not the job")]
-fn every_seed_equals_the_oracle() {
-    let (first, count) = (number("DATAFLOW_SIM_FIRST", 0), number("DATAFLOW_SIM_SEEDS", 500));
+fn every_seed(graph: Graph, count: u64) -> Report {
+    let first = number("DATAFLOW_SIM_FIRST", 0);
     let began = std::time::Instant::now();
-    let (report, failures) = run_seeds(first..first + count, 2, false);
+    let (report, failures) = run_seeds(graph, first..first + count, 2, false);
     let seconds = began.elapsed().as_secs_f64();
-    println!("{count} runs in {seconds:.1} s, {:.1} a second: {report:#?}", count as f64 / seconds);
+    println!("{graph:?}: {count} runs in {seconds:.1} s, {:.1} a second: {report:#?}", count as f64 / seconds);
     let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
     assert!(told.is_empty(), "{} of {count} seeds failed\n{}", told.len(), told.join("\n"));
+    report
+}
+
+#[test]
+fn every_seed_equals_the_oracle() {
+    let count = number("DATAFLOW_SIM_SEEDS", 500);
+    let report = every_seed(Graph::Logins, count);
     if count >= 500 {
         met_what_it_is_about(&report);
+    }
+}
+
+#[test]
+fn every_lake_seed_equals_the_oracle() {
+    let count = number("DATAFLOW_SIM_LAKE_SEEDS", 200);
+    let report = every_seed(Graph::Lake, count);
+    if count >= 200 {
+        the_lake_met_what_it_is_about(&report);
     }
 }
 
@@ -73,20 +90,73 @@ fn met_what_it_is_about(report: &Report) {
     }
 }
 
+fn the_lake_met_what_it_is_about(report: &Report) {
+    for (what, times) in [
+        ("power losses", report.power_losses),
+        ("kills", report.kills),
+        ("ends within a call", report.ended_in_a_call),
+        ("ends within the recovery", report.ended_in_recovery),
+        ("clean stops", report.stops),
+        ("stray committers", report.strays),
+        ("torn tails", report.torn_tails),
+        ("sectors that were not written", report.torn_sectors),
+        ("calls that took long", report.stalls),
+        ("calls that were stuck until their process was killed", report.stuck),
+        ("fetches during an outage of a source", report.source_away),
+        ("calls that found the disk full", report.disk_full),
+        ("flipped bits that were refused", report.flips_refused),
+        ("damaged checkpoints passed over", report.passed_over),
+        ("starts from a checkpoint", report.restored),
+        ("changes of the number of workers", report.rescaled),
+        ("replayed epochs", report.replayed),
+        ("dead letters", report.dead_letters),
+        ("stale changes", report.stale_changes),
+        ("backpressure", report.backpressure),
+        ("records deleted behind a checkpoint", report.deleted),
+        ("snapshots that delete rows", report.deleting),
+        ("intents committed by a restart", report.intents_restored),
+        ("rewritten files", report.rewrites),
+        ("rewrites committed by a restart", report.rewrites_restored),
+        ("tables ahead of the checkpoint", report.tables_ahead),
+        ("replays of epochs that a table has", report.table_replays_dropped),
+        ("calls of a catalog that is away", report.catalog_away),
+        ("commits of unknown outcome", report.table_unknown_outcomes),
+        ("commits of unknown outcome that were made", report.table_applied_unseen),
+        ("commits that came late and were made", report.table_late_applied),
+        ("commits that came late and were refused", report.table_late_refused),
+        ("writes that found the warehouse's disk full", report.lake_disk_full),
+        ("starts that ended by an outage", report.ended_by_outage),
+        ("days that closed", report.days_closed),
+    ] {
+        assert!(times > 0, "no {what} in all these runs");
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in 0..12 {
-        let (one, two) = (run(seed).unwrap(), run(seed).unwrap());
-        assert_eq!(one, two, "seed {seed}");
+    for graph in [Graph::Logins, Graph::Lake] {
+        for seed in 0..12 {
+            let (one, two) = (graph.run(seed).unwrap(), graph.run(seed).unwrap());
+            assert_eq!(one, two, "{graph:?}, seed {seed}");
+        }
+        assert_ne!(graph.run(1).unwrap().trace, graph.run(2).unwrap().trace);
     }
-    assert_ne!(run(1).unwrap().trace, run(2).unwrap().trace);
+}
+
+fn one(graph: Graph) {
+    let seed = number("DATAFLOW_SIM_SEED", 0);
+    match graph.run(seed) {
+        Ok(report) => println!("seed {seed}: {report:#?}"),
+        Err(failure) => panic!("{failure}"),
+    }
 }
 
 #[test]
 fn one_seed() {
-    let seed = number("DATAFLOW_SIM_SEED", 0);
-    match run(seed) {
-        Ok(report) => println!("seed {seed}: {report:#?}"),
-        Err(failure) => panic!("{failure}"),
-    }
+    one(Graph::Logins);
+}
+
+#[test]
+fn one_lake_seed() {
+    one(Graph::Lake);
 }

@@ -36,6 +36,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 14] = [
             "dataflow-core",
             "dataflow-state",
             "dataflow-connectors",
+            "dataflow-iceberg",
             "dataflow-runtime",
             "dataflow-operators",
             "dataflow-oracle",

@@ -243,10 +243,11 @@ fn errors_as_json() {
 
 #[test]
 fn help_has_an_example_for_every_verb() {
-    let verbs: [&[&str]; 6] = [
+    let verbs: [&[&str]; 7] = [
         &["run"],
         &["check"],
         &["tail"],
+        &["tag"],
         &["bindings", "export"],
         &["checkpoints", "list"],
         &["checkpoints", "verify"],
@@ -262,7 +263,7 @@ fn help_has_an_example_for_every_verb() {
         }
     }
     let help = run(&["--help"]).ok();
-    for word in ["run", "check", "tail", "bindings", "checkpoints", "Exit codes: 0", "130"] {
+    for word in ["run", "check", "tail", "tag", "bindings", "checkpoints", "Exit codes: 0", "130"] {
         assert!(help.contains(word), "{word} is not in {help}");
     }
     for wrong in [

@@ -1,7 +1,8 @@
-//! Where the traffic goes: a folder in the form of a case, or a Kafka topic.
+//! Where the traffic goes: a folder in the form of a case, a Kafka topic, a database, objects.
 
 pub mod case_folder;
 pub mod kafka;
+pub mod shop;
 
 use crate::logins::Label;
 use dataflow_core::{Error, Result};

@@ -4,9 +4,9 @@
 //! A commit is one `UPDATE` whose `WHERE` names the metadata file it was built on; that exactly one row changed is the proof that nobody
 //! came between. Each call opens the file anew: no state is held between calls, so any number of processes may share it.
 
-use super::{Catalog, CommitError, Loaded, TableName};
+use super::{Catalog, CommitError, DELETE_OLD_METADATA, Loaded, TableName};
 use crate::session::{Session, outside};
-use crate::storage::make_folder;
+use crate::storage::FolderStorage;
 use dataflow_core::{Error, Result};
 use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use iceberg::{MetadataLocation, TableCreation, TableRequirement, TableUpdate};
@@ -52,7 +52,7 @@ impl SqliteCatalog {
     pub(crate) fn open(session: Arc<Session>, file: &Path, name: &str, warehouse: String) -> Result<SqliteCatalog> {
         let catalog = SqliteCatalog { session, file: file.to_owned(), name: name.to_owned(), warehouse };
         if let Some(folder) = file.parent() {
-            let made = make_folder(folder);
+            let made = FolderStorage::local().make_folder(folder);
             made.map_err(|e| {
                 Error::outside(format!("make the folder of the catalog '{}'", file.display())).because(e)
             })?;
@@ -90,16 +90,33 @@ impl SqliteCatalog {
     }
 
     /// The metadata after `updates`, in its file. Nothing refers to the file yet.
-    fn next(&self, old: &Loaded, updates: Vec<TableUpdate>) -> iceberg::Result<(MetadataLocation, TableMetadata)> {
+    fn next(&self, old: &Loaded, updates: Vec<TableUpdate>) -> iceberg::Result<Next> {
         let mut builder = old.metadata.as_ref().clone().into_builder(Some(old.location.clone()));
         for update in updates {
             builder = update.apply(builder)?;
         }
-        let metadata = builder.build()?.metadata;
+        let built = builder.build()?;
+        let metadata = built.metadata;
         let at = MetadataLocation::from_str(&old.location)?.with_next_version().with_new_metadata(&metadata);
         self.session.wait(metadata.write_to(&self.session.io, &at))?;
-        Ok((at, metadata))
+        let old_files = built.expired_metadata_logs.into_iter().map(|log| log.metadata_file).collect();
+        Ok(Next { at: at.to_string(), metadata, old_files })
     }
+
+    /// Removes a metadata file that nothing refers to. If it stays, it costs a few kilobytes until the next generation tidies up.
+    fn remove(&self, path: &str) {
+        if let Err(error) = self.session.wait(self.session.io.delete(path)) {
+            tracing::debug!(file = path, %error, "a metadata file that no table uses stays");
+        }
+    }
+}
+
+/// What a commit would make of a table.
+struct Next {
+    at: String,
+    metadata: TableMetadata,
+    /// Metadata files that the table's log no longer names.
+    old_files: Vec<String>,
 }
 
 /// A namespace as one text. A dot within a level would read as two levels.
@@ -153,24 +170,40 @@ impl Catalog for SqliteCatalog {
         for requirement in requirements {
             requirement.check(Some(&old.metadata)).map_err(|e| CommitError::Conflict(e.to_string()))?;
         }
-        let (at, metadata) = self.next(&old, updates).map_err(|e| CommitError::Refused(outside(what())(e)))?;
-        let at = at.to_string();
+        let next = self.next(&old, updates).map_err(|e| CommitError::Refused(outside(what())(e)))?;
+        let Next { at, metadata, old_files } = next;
         let namespace = joined(&table.namespace).map_err(CommitError::Refused)?;
         let row = params![at, old.location, self.name, namespace, table.name];
         let swapped = self.database().map_err(CommitError::Refused)?.execute(SWAP, row);
         let because = match swapped {
-            Ok(1) => return Ok(Loaded { location: at, metadata: Arc::new(metadata) }),
+            Ok(1) => {
+                if metadata.properties().get(DELETE_OLD_METADATA).is_some_and(|value| value == "true") {
+                    old_files.iter().for_each(|path| self.remove(path));
+                }
+                return Ok(Loaded { location: at, metadata: Arc::new(metadata) });
+            }
             Ok(_) => format!("'{table}' is no longer at '{}'", old.location),
             // The file was never locked for us, so nothing was written.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => error.to_string(),
             Err(error) => return Err(CommitError::Unknown(error.to_string())),
         };
-        // Nothing can refer to the metadata, as the swap is known not to have been made. If it stays, it costs a few kilobytes.
-        if let Err(error) = self.session.wait(self.session.io.delete(&at)) {
-            tracing::debug!(file = at, %error, "a metadata file that no commit uses stays");
-        }
+        // Nothing can refer to the metadata, as the swap is known not to have been made.
+        self.remove(&at);
         Err(CommitError::Conflict(because))
     }
+
+    /// A swap to version n is made on a version before n, so one that came too late never comes.
+    fn is_left_over(&self, now: &Loaded, path: &str) -> bool {
+        let (Some(current), Some(found)) = (version(&now.location), version(path)) else { return false };
+        let is_logged = now.metadata.metadata_log().iter().any(|log| log.metadata_file == path);
+        found <= current && path != now.location && !is_logged
+    }
+}
+
+/// The version in the name of a metadata file, which counts a table's commits.
+fn version(path: &str) -> Option<u64> {
+    let name = path.rsplit('/').next()?.strip_suffix(".metadata.json")?;
+    name.split_once('-')?.0.parse().ok()
 }
 
 /// What is said when a table that was there is not.

@@ -1,6 +1,6 @@
 //! Objects of an S3 service. An object is there, whole and durable, when its upload has been answered, so there is nothing to sync.
 
-use super::{NOT_SERIALISED, failed};
+use super::{ListFiles, NOT_SERIALISED, failed};
 use crate::settings::S3Settings;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -140,6 +140,16 @@ impl Storage for S3Storage {
 
     fn new_output(&self, path: &str) -> Result<OutputFile> {
         Ok(OutputFile::new(Arc::new(self.clone()), path.to_owned()))
+    }
+}
+
+#[async_trait]
+impl ListFiles for S3Storage {
+    async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let found = self.store.list_with_delimiter(Some(&self.key(folder)?)).await;
+        let found = found.map_err(|e| failed("list the objects under", folder, e))?;
+        let name = |object: object_store::ObjectMeta| Some(format!("{folder}/{}", object.location.filename()?));
+        Ok(found.objects.into_iter().filter_map(name).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! An intent goes in exactly once, or not at all with the reason.
 
 use super::*;
+use crate::catalog::CommitError;
 use crate::{Changes, Committed, Foreign};
 use dataflow_core::Fault;
 
@@ -286,4 +287,24 @@ fn many_commits_keep_few_manifests() {
     assert!(list.unwrap().len() < 100);
     let summary = &metadata.current_snapshot().unwrap().summary().additional_properties;
     assert_eq!((summary["total-data-files"].as_str(), summary["total-delete-files"].as_str()), ("130", "129"));
+}
+
+#[test]
+fn what_others_have_under_way_is_shut_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = warehouse(folder.path(), 1);
+    let table = house.table(&users()).unwrap();
+    append(&table, 1, &[user(1, "a")]);
+    let (data, _) = written(&table, &[user(2, "b")]);
+    let (old, second) = (table.metadata(), intent(&table, 2, data, Vec::new()));
+    let generation = Generation { number: 9, nonce: 9 };
+    house.shut_out_others(table.name(), marker(1).lineage, generation).unwrap();
+    house.shut_out_others(table.name(), marker(1).lineage, generation).unwrap();
+    assert_eq!(house.marker(table.name()).unwrap(), Some(Marker { generation, ..marker(1) }));
+    let under_way = table.catalog().commit(table.name(), &requirements(&old), Vec::new());
+    assert!(matches!(under_way, Err(CommitError::Conflict(_))), "{under_way:?}");
+    assert_eq!(table.commit(&second).unwrap_err().fault, Fault::Fenced);
+    committed(table.commit(&Intent { marker: Marker { generation, ..marker(2) }, ..second }).unwrap());
+    assert_eq!(rows(&table), [user(1, "a"), user(2, "b")]);
+    assert_eq!(table.metadata().snapshots().len(), 3, "one fence");
 }

@@ -116,7 +116,7 @@ fn a_commit_whose_answer_is_lost_is_made_once() {
         let (data, _) = written(&table, &[user(epoch, "x")]);
         let intent = intent(&table, epoch as u64, data, vec![]);
         let lossy = Lossy { inner: table.catalog(), calls: AtomicU64::new(0) };
-        let (now, outcome) = crate::commit::commit(table.session(), &lossy, table.name(), &intent).unwrap();
+        let (now, outcome) = crate::commit::commit(table.session(), &lossy, table.name(), &intent, false).unwrap();
         let snapshot = now.metadata.current_snapshot_id();
         let done = Committed { snapshot, epoch: epoch as u64, is_new: true, attempts: 2 };
         assert_eq!(outcome, Outcome::Committed(done));

@@ -16,7 +16,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, type, content.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("index.html")),
     ("/style.css", CSS, include_str!("style.css")),
     ("/main.js", SCRIPT, include_str!("main.js")),
@@ -26,6 +26,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("/panels.js", SCRIPT, include_str!("panels.js")),
     ("/charts.js", SCRIPT, include_str!("charts.js")),
     ("/alerts.js", SCRIPT, include_str!("alerts.js")),
+    ("/tables.js", SCRIPT, include_str!("tables.js")),
 ];
 
 /// Adds a route for each file.

@@ -4,14 +4,15 @@ import { h, keep, say, set, table } from "./dom.js";
 import { History, count, duration, percent, rate, sum } from "./numbers.js";
 import { busy, naming, taken } from "./graph.js";
 import { Rows, details, refusal } from "./alerts.js";
+import { tables } from "./tables.js";
 import * as panels from "./panels.js";
 
 const EVERY_MS = 1000, KEPT = 300;
 const by = id => document.getElementById(id);
 const history = new History(KEPT), rows = new Rows();
-let open = null, paused = false, current, inDetail = null, before = null;
+let open = null, paused = false, contents = {}, current, inDetail = null, before = null;
 
-const context = () => ({ history, rows, openedOperator: inDetail?.operator });
+const context = () => ({ history, rows, contents, openedOperator: inDetail?.operator });
 const chosen = () => inDetail?.alert?.key;
 const hooks = {
   chosen,
@@ -22,6 +23,7 @@ const hooks = {
 const VIEWS = [
   ["overview", "Overview", panels.overview], ["findings", "Findings", panels.findings], ["operators", "Operators", panels.operators], ["epochs", "Epochs", panels.epochs],
   ["sources", "Sources", panels.sources], ["state", "State", panels.state], ["checkpoints", "Checkpoints", panels.checkpoints], ["rejected", "Left out", panels.rejected],
+  ["tables", "Tables", tables],
 ].map(([id, title, make]) => ({ id, title, ...make(hooks) }));
 
 function tabs() {
@@ -57,7 +59,9 @@ function show() {
   say(by("job"), s.job); document.title = `${s.job}: ${word === "gone" ? "not answering" : word}`;
   say(by("state"), word === "gone" ? "not answering" : word); set(by("state"), "class", `pill ${word}`);
   say(by("about"), `profile ${s.profile} · generation ${s.generation} · ${s.workers} workers · up ${duration(s.uptime_ms * 1000)} · epoch ${count(s.status.epoch_opened)}`);
-  by("failure").hidden = !s.failure; say(by("failure"), s.failure ?? "");
+  const retried = Object.entries(s.table_sinks).flatMap(([sink, of]) => Object.entries(of.retrying).map(([what, r]) => `${sink}, ${what}: ${r.error}; tried again since ${r.since.slice(11, 19)} UTC`));
+  const trouble = s.failure ?? retried.join(" · ");
+  by("failure").hidden = !trouble; say(by("failure"), trouble); set(by("failure"), "class", s.failure ? null : "retried");
   badge("findings", s.status.raised); badge("rejected", s.status.late + s.status.dead_letters);
   open.show(context());
   if (inDetail?.operator != null) inDetail.show();
@@ -81,6 +85,7 @@ async function look() {
       if (history.last && history.last.generation !== snapshot.generation) rows.reset();
       history.add(snapshot);
       await rows.ask(snapshot.topics, get);
+      if (open.id === "tables") contents = await get("tables.json");
       current = "here";
     } catch {
       current = "gone";

@@ -6,11 +6,13 @@
 mod assets;
 mod graph;
 mod health;
+mod tables;
 mod watch;
 
 pub(crate) use graph::nodes;
 pub(crate) use health::{is_ready, state};
 
+use crate::job::{Asked, JobWiring};
 use crate::metrics::Exporter;
 use crate::wiring::Topics;
 use axum::Router;
@@ -18,7 +20,7 @@ use axum::routing::get;
 use dataflow_core::{Error, Result, Task, TaskState};
 use dataflow_runtime::Plan;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What the handlers read.
@@ -26,6 +28,8 @@ struct Shown {
     plan: Arc<Plan>,
     profile: String,
     topics: Topics,
+    /// What the job asked for: the shapes of its tables.
+    asked: Arc<Mutex<Asked>>,
     exporter: Arc<Exporter>,
     /// Monotonic time when the page was first served.
     began: Duration,
@@ -47,11 +51,13 @@ pub(crate) fn listen(port: u16) -> Result<(TcpListener, SocketAddr)> {
 }
 
 /// Serves the page until the process ends.
-pub(crate) fn serve(listener: TcpListener, plan: Arc<Plan>, profile: String, topics: Topics, exporter: Arc<Exporter>) {
+pub(crate) fn serve(listener: TcpListener, plan: Arc<Plan>, profile: String, job: &JobWiring, exporter: Arc<Exporter>) {
     let spawner = plan.environment.spawner.clone();
     plan.control.measures.rows.watch();
+    plan.control.measures.tables.watch();
     let began = plan.environment.clock.monotonic();
-    let shown = Arc::new(Shown { plan, profile, topics, exporter, began });
+    let shown =
+        Arc::new(Shown { plan, profile, topics: job.topics.clone(), asked: job.asked.clone(), exporter, began });
     spawner.spawn("page", Box::new(Server { listener: Some(listener), shown }));
 }
 
@@ -68,6 +74,7 @@ impl Task for Server {
             .route("/status.json", get(watch::status))
             .route("/watch.json", get(watch::watch))
             .route("/rows.json", get(watch::rows))
+            .route("/tables.json", get(tables::tables))
             .route("/metrics", get(health::metrics))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))

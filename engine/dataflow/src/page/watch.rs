@@ -60,6 +60,8 @@ pub(super) async fn watch(shown: State<Arc<Shown>>) -> impl IntoResponse {
         "checkpoints": measures.checkpoints.snapshot(),
         "state_of": measures.state.snapshot(),
         "topics": topics,
+        "tables": measures.tables.snapshot(),
+        "table_sinks": measures.tables.sinks(),
     }))
 }
 

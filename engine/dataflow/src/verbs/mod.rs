@@ -5,6 +5,7 @@ mod caught;
 mod check;
 mod checkpoints;
 mod run;
+mod tag;
 mod tail;
 
 use crate::command::{BindingsVerb, CheckpointsVerb, Cli, JobArgs, Verb};
@@ -19,6 +20,7 @@ pub(crate) fn dispatch(job: &'static JobFile, cli: &Cli) -> Result<()> {
         Verb::Run(args) => run::run(job, args, cli.output),
         Verb::Check(args) => check::check(job, args, cli.output),
         Verb::Tail(args) => tail::tail(job, args),
+        Verb::Tag(args) => tag::tag(job, args, cli.output),
         Verb::Bindings(BindingsVerb::Export { job: args, from, to }) => bindings::export(job, args, *from, *to),
         Verb::Checkpoints(CheckpointsVerb::List(args)) => checkpoints::list(job, args, cli.output),
         Verb::Checkpoints(CheckpointsVerb::Verify(args)) => checkpoints::verify(job, args, cli.output),
@@ -27,7 +29,7 @@ pub(crate) fn dispatch(job: &'static JobFile, cli: &Cli) -> Result<()> {
 
 /// The profile, and the data folder: `--data`, else the profile's `data`, else one in the user's cache folder.
 fn open(job: &JobFile, args: &JobArgs) -> Result<(Profile, PathBuf)> {
-    let profile = Profile::load(&args.job, args.profile.as_deref(), &args.set)?;
+    let mut profile = Profile::load(&args.job, args.profile.as_deref(), &args.set)?;
     let data = match &args.data {
         Some(data) => data.clone(),
         None => match profile.value::<String>("data")? {
@@ -35,6 +37,7 @@ fn open(job: &JobFile, args: &JobArgs) -> Result<(Profile, PathBuf)> {
             None => cache_folder().join("dataflow").join("data").join(job.name).join(&profile.name),
         },
     };
+    profile.name_data(&data);
     Ok((profile, data))
 }
 

@@ -11,7 +11,7 @@ use crate::terminal::Terminal;
 use crate::wiring::{self, LOGS, Options, bindings_file};
 use crate::{
     page,
-    wiring::{KafkaCounters, gather_counters},
+    wiring::{ConnectorCounters, gather_counters},
 };
 use dataflow_connectors::sink::case_files::{export_case_files, export_case_table};
 use dataflow_core::{Environment, Epoch, Error, Result, Storage, TableSink, Task, TaskState};
@@ -53,7 +53,7 @@ fn run_in(
     rehearse(job, &wired, &storage, &wired.setup.live)?;
     let listening = args.page.map(page::listen).transpose()?;
     // Before the job is prepared: what is measured asks for the recorder once.
-    let exporter = args.page.map(|_| Exporter::install(wired.kafka.clone()).map(Arc::new)).transpose()?;
+    let exporter = args.page.map(|_| Exporter::install(wired.connectors.clone()).map(Arc::new)).transpose()?;
     let plan = prepare(wired.setup)?;
     logs::name(&plan);
     status.name(&plan);
@@ -66,7 +66,7 @@ fn run_in(
     stop_on_signals(&plan)?;
     let watch = Watch {
         plan: plan.clone(),
-        kafka: wired.kafka.clone(),
+        connectors: wired.connectors.clone(),
         exporter: exporter.clone(),
         status: status.clone(),
         ends: args.seconds.map(|s| environment.clock.monotonic() + Duration::from_secs(s)),
@@ -75,15 +75,24 @@ fn run_in(
     };
     environment.spawner.spawn("status", Box::new(watch));
     if let (Some((listener, address)), Some(exporter)) = (listening, exporter) {
-        page::serve(listener, plan.clone(), profile.name.clone(), wired.job.topics.clone(), exporter);
+        page::serve(listener, plan.clone(), profile.name.clone(), &wired.job, exporter);
         eprintln!("live page: http://{address}");
     }
     let (graph, asked) = (wired.job.clone(), wired.job.asked);
     let ran = threads::run(plan.clone(), move |scope| (job.build)(&mut Job::new(scope, &graph)));
-    gather_counters(&plan, &wired.kafka);
+    gather_counters(&plan, &wired.connectors);
     tracing::info!(records = plan.control.status.records.get(), "the job has ended");
     Terminal::new(output).end(&plan, &ran);
     ran?;
+    if output == Output::Text {
+        // One that fits a screen.
+        let tables = plan.control.measures.tables.snapshot();
+        let small = tables.iter().filter(|(_, table)| table.rows > Some(0)).min_by_key(|(_, table)| table.rows);
+        let sink = |of: &str| wired.tables.iter().find(|sink| sink.name() == of);
+        if let Some(line) = small.and_then(|(name, table)| sink(&table.sink)?.reading_line(name)) {
+            eprintln!("to read a table: {line}");
+        }
+    }
     for traffic in wired.generated.iter().filter(|_| output == Output::Text) {
         match super::caught::line(traffic, profile, &storage) {
             Ok(line) => line.iter().for_each(|line| eprintln!("{line}")),
@@ -116,6 +125,7 @@ fn export(profile: &Profile, storage: &Arc<dyn Storage>, out: &Path) -> Result<(
     }
     let path = out.join(bindings_file(profile)?);
     let failed = |cause| Error::outside(format!("writing '{}'", path.display())).because(cause);
+    std::fs::create_dir_all(out).map_err(failed)?;
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(failed)?);
     super::bindings::write(&**storage, 1, Epoch::MAX, &mut file)?;
     std::io::Write::flush(&mut file).map_err(failed)
@@ -161,7 +171,7 @@ impl Task for OnSignal {
 /// Writes the status, draws the line, and ends a run of bounded length.
 struct Watch {
     plan: Arc<Plan>,
-    kafka: KafkaCounters,
+    connectors: ConnectorCounters,
     exporter: Option<Arc<Exporter>>,
     status: Arc<StatusFile>,
     ends: Option<Duration>,
@@ -175,7 +185,7 @@ impl Task for Watch {
         if self.ends.is_some_and(|ends| now >= ends) && !self.plan.control.is_stopping() {
             self.plan.control.stop();
         }
-        gather_counters(&self.plan, &self.kafka);
+        gather_counters(&self.plan, &self.connectors);
         self.status.update();
         if let Some(exporter) = &self.exporter {
             exporter.keep_up();

@@ -6,15 +6,26 @@
 //! tables = ["silver.items"]
 //! catalog = { rest = "http://127.0.0.1:8181" }          # or { sqlite = "warehouse/catalog.db" }
 //! storage = { s3 = "s3://lakehouse/warehouse", endpoint = "...", access_key = "env:...", secret_key = "env:..." }
+//! epochs = "dataflow.epochs"                            # which snapshots belong to an epoch; these are the defaults
+//! maintenance = { interval_seconds = 60, keep_snapshots = 20, keep_seconds = 900, keep_epochs = 20, compact = true, small_files = 8, dead_percent = 25 }
+//!
+//! [profiles.local.sinks.lakehouse.table."silver.items"] # how its files are laid out; by default as rows come
+//! partition = ["day(created_at)", "bucket(16, id)"]
+//! sort = ["id", "price desc"]
 //! ```
 
 use super::secrets;
 use crate::profile::{Profile, typed};
 use dataflow_core::{Environment, Error, Result};
-use dataflow_iceberg::{CatalogSettings, IcebergSink, S3Keys, S3Settings, Secret, StorageSettings, WarehouseSettings};
+use dataflow_iceberg::{
+    CatalogSettings, CompactionSettings, IcebergSink, MaintenanceSettings, S3Keys, S3Settings, Secret, SinkSettings,
+    StorageSettings, TableLayout, WarehouseSettings,
+};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use toml::{Table, Value};
 
 /// What the connector can be told.
@@ -23,6 +34,81 @@ use toml::{Table, Value};
 struct IcebergSettings {
     catalog: CatalogChoice,
     storage: StorageChoice,
+    /// The table that says which snapshots belong to an epoch: another one for each job in a catalog.
+    epochs: Option<String>,
+    #[serde(default)]
+    maintenance: MaintenanceChoice,
+    /// By name.
+    #[serde(default)]
+    table: BTreeMap<String, TableChoice>,
+}
+
+/// How the files of a table are laid out.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TableChoice {
+    /// A column, or year, month, day, hour, bucket or truncate of one; outermost first.
+    partition: Vec<String>,
+    /// Columns, each with or without `desc`.
+    sort: Vec<String>,
+}
+
+impl TableChoice {
+    fn layout(&self) -> Result<TableLayout> {
+        let partition: Result<Vec<_>> = self.partition.iter().map(|text| text.parse()).collect();
+        let sort: Result<Vec<_>> = self.sort.iter().map(|text| text.parse()).collect();
+        Ok(TableLayout { partition: partition?, sort: sort? })
+    }
+}
+
+/// What keeps the tables small. Whatever these say, snapshots stay that a checkpoint, a tag or a branch needs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MaintenanceChoice {
+    /// How often a table is looked after, at most.
+    interval_seconds: u64,
+    /// So many of the newest snapshots stay.
+    keep_snapshots: usize,
+    /// Snapshots stay for so long: longer than a query takes that reads one.
+    keep_seconds: u64,
+    /// Snapshots stay that the last so many epochs of the table of epochs name.
+    keep_epochs: usize,
+    /// Whether small files are written anew as larger ones.
+    compact: bool,
+    /// So many small files of a partition are worth it.
+    small_files: usize,
+    /// A file is worth it of whose rows so many in a hundred are deleted.
+    dead_percent: u64,
+}
+
+impl Default for MaintenanceChoice {
+    fn default() -> MaintenanceChoice {
+        let MaintenanceSettings { interval, keep_snapshots, keep, keep_epochs, compaction } =
+            MaintenanceSettings::default();
+        let CompactionSettings { small_files, dead_percent } = compaction.unwrap_or_default();
+        MaintenanceChoice {
+            interval_seconds: interval.as_secs(),
+            keep_snapshots,
+            keep_seconds: keep.as_secs(),
+            keep_epochs,
+            compact: compaction.is_some(),
+            small_files,
+            dead_percent,
+        }
+    }
+}
+
+impl From<MaintenanceChoice> for MaintenanceSettings {
+    fn from(choice: MaintenanceChoice) -> MaintenanceSettings {
+        let how = CompactionSettings { small_files: choice.small_files, dead_percent: choice.dead_percent };
+        MaintenanceSettings {
+            interval: Duration::from_secs(choice.interval_seconds),
+            keep_snapshots: choice.keep_snapshots,
+            keep: Duration::from_secs(choice.keep_seconds),
+            keep_epochs: choice.keep_epochs,
+            compaction: choice.compact.then_some(how),
+        }
+    }
 }
 
 /// One of `sqlite` and `rest`.
@@ -44,18 +130,18 @@ struct CatalogChoice {
 /// One of `folder` and `s3`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct StorageChoice {
+pub(super) struct StorageChoice {
     /// A folder of this machine.
-    folder: Option<String>,
+    pub(super) folder: Option<String>,
     /// A place in a bucket: `s3://BUCKET/FOLDER`.
-    s3: Option<String>,
+    pub(super) s3: Option<String>,
     /// With `s3`: the service's address, where it is not Amazon's. A bucket then stands in the path.
-    endpoint: Option<String>,
+    pub(super) endpoint: Option<String>,
     /// With `s3`: the region.
-    region: Option<String>,
+    pub(super) region: Option<String>,
     /// With `s3`: the keys; without them the machine's role is asked for some.
-    access_key: Option<String>,
-    secret_key: Option<String>,
+    pub(super) access_key: Option<String>,
+    pub(super) secret_key: Option<String>,
 }
 
 /// The catalog's name in an SQLite file, unless the profile names another.
@@ -75,7 +161,7 @@ pub(super) fn build(
             secrets::resolve(profile, &of(section), keys, nested)?;
         }
     }
-    let IcebergSettings { catalog, storage } = typed(settings, place)?;
+    let IcebergSettings { catalog, storage, epochs, maintenance, table: choices } = typed(settings, place)?;
     let path = |section, key, text: &str| absolute(&profile.path(&["sinks", name, section, key], text));
     let catalog = match (catalog.sqlite, catalog.rest) {
         (Some(file), None) => CatalogSettings::Sqlite {
@@ -107,8 +193,18 @@ pub(super) fn build(
                 .hint("storage = { folder = \"DIR\" } or { s3 = \"s3://BUCKET/FOLDER\" }"));
         }
     };
-    let settings = WarehouseSettings { catalog, storage };
-    Ok(Arc::new(IcebergSink::new(name, tables, settings, environment.clone())?))
+    let warehouse = WarehouseSettings { catalog, storage };
+    let epochs = epochs.unwrap_or_else(|| SinkSettings::default().epochs);
+    let mut layouts = BTreeMap::new();
+    for (table, choice) in &choices {
+        if !tables.contains(table) {
+            let place = format!("it is not among the 'tables' of {place}: it");
+            return Err(crate::profile::unknown("table", table, tables.iter().map(String::as_str), &place));
+        }
+        layouts.insert(table.clone(), choice.layout()?);
+    }
+    let settings = SinkSettings { epochs, maintenance: maintenance.into(), layouts };
+    Ok(Arc::new(IcebergSink::new(name, tables, warehouse, settings, environment.clone())?))
 }
 
 /// Readers have to find the files too, from wherever they run.

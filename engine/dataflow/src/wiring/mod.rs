@@ -1,19 +1,22 @@
 //! From a profile to connectors: each named source, table and sink becomes the part of `dataflow_connectors` that its settings name.
 
+mod csv;
 mod generator;
 mod iceberg;
+mod objects;
 mod secrets;
 mod sinks;
 mod sources;
 mod until_end;
 
-pub(crate) use sinks::{LOGS, Topics};
+pub(crate) use sinks::{LOGS, Topics, build as build_sinks};
 pub(crate) use sources::Decoders;
 
 use crate::job::{JobFile, JobWiring};
 use crate::profile::{Profile, typed};
 use dataflow_connectors::sink::kafka::KafkaSinkCounters;
 use dataflow_connectors::source::kafka::KafkaSourceCounters;
+use dataflow_connectors::source::objects::ObjectsCounters;
 use dataflow_core::{Environment, Error, Result, Storage, TableSink};
 use dataflow_iceberg::IcebergSink;
 use dataflow_loadgen::logins::Traffic;
@@ -53,16 +56,17 @@ pub(crate) struct Wired {
     pub(crate) job: JobWiring,
     /// The sinks of tables.
     pub(crate) tables: Vec<Arc<IcebergSink>>,
-    /// Counters of the Kafka sources and sinks.
-    pub(crate) kafka: KafkaCounters,
+    /// Counters of the connectors.
+    pub(crate) connectors: ConnectorCounters,
     /// The made-up traffic of generator sources, for its labels.
     pub(crate) generated: Vec<Arc<Traffic>>,
 }
 
-/// What Kafka sources and sinks count for themselves.
+/// What connectors count for themselves.
 #[derive(Clone)]
-pub(crate) struct KafkaCounters {
+pub(crate) struct ConnectorCounters {
     sources: Vec<Arc<KafkaSourceCounters>>,
+    objects: Vec<Arc<ObjectsCounters>>,
     sinks: Vec<Arc<KafkaSinkCounters>>,
 }
 
@@ -93,7 +97,7 @@ pub(crate) fn wire(
     let settings: RuntimeSettings = profile.section(&["runtime"])?;
     settings.check()?;
     let state: StateSettings = profile.section(&["state"])?;
-    let Sources { sources, decoders, generated, kafka } =
+    let Sources { sources, decoders, generated, kafka, objects } =
         sources::build(profile, environment, storage, options.until_end)?;
     let sinks = sinks::build(profile, storage, environment)?;
     let params = profile.table(&["params"])?;
@@ -118,11 +122,12 @@ pub(crate) fn wire(
             params,
             topics: sinks.topics,
             tables: sinks.tables,
+            files: sinks.files,
             decoders: Arc::new(decoders),
             asked: Arc::default(),
         },
         tables: sinks.table_sinks,
-        kafka: KafkaCounters { sources: kafka, sinks: sinks.kafka },
+        connectors: ConnectorCounters { sources: kafka, objects, sinks: sinks.kafka },
         generated,
     })
 }
@@ -200,14 +205,21 @@ fn recorded(profile: &Profile) -> Result<Option<Vec<dataflow_state::binding_log:
     parse_recorded(&text).map(Some)
 }
 
-/// Adds the counters of the Kafka sources and sinks to the plan's.
-pub(crate) fn gather_counters(plan: &Plan, kafka: &KafkaCounters) {
+/// Adds the counters of the connectors to the plan's.
+pub(crate) fn gather_counters(plan: &Plan, connectors: &ConnectorCounters) {
     let status = &plan.control.status;
     let of_sources = |counter: fn(&KafkaSourceCounters) -> &AtomicU64| {
-        kafka.sources.iter().map(|source| counter(source).load(Ordering::Relaxed)).sum()
+        connectors.sources.iter().map(|source| counter(source).load(Ordering::Relaxed)).sum()
     };
-    status.aborted_transactions.set(kafka.sinks.iter().map(|sink| sink.aborted.load(Ordering::Relaxed)).sum());
+    status.aborted_transactions.set(connectors.sinks.iter().map(|sink| sink.aborted.load(Ordering::Relaxed)).sum());
     status.lost_records.set(of_sources(|source| &source.lost));
     status.skipped_records.set(of_sources(|source| &source.skipped));
     status.recreated_topics.set(of_sources(|source| &source.recreated));
+    let of_objects = |counter: fn(&ObjectsCounters) -> &AtomicU64| {
+        connectors.objects.iter().map(|source| counter(source).load(Ordering::Relaxed)).sum()
+    };
+    status.objects_read.set(of_objects(|source| &source.read));
+    status.objects_changed.set(of_objects(|source| &source.changed));
+    status.objects_gone.set(of_objects(|source| &source.gone));
+    status.objects_damaged.set(of_objects(|source| &source.damaged));
 }

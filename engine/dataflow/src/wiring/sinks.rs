@@ -1,13 +1,13 @@
-//! Sinks by connector: `local-log`, `kafka` take a list of topics, `iceberg` one of tables. A topic or a table belongs to one sink.
+//! Sinks by connector: `local-log`, `kafka` take a list of topics, `iceberg` one of tables, `csv` one of files. Each belongs to one sink.
 
-use super::iceberg;
 use super::secrets;
 use super::sources::take_text;
+use super::{csv, iceberg};
 use crate::profile::{Profile, typed};
 use dataflow_connectors::kafka_settings::{CreateTopics, KafkaSinkSettings};
 use dataflow_connectors::sink::kafka::{KafkaSink, KafkaSinkCounters};
 use dataflow_connectors::sink::local_log::{LocalLogSettings, LocalLogSink};
-use dataflow_core::{Environment, Error, Result, Sink, Storage, TopicId};
+use dataflow_core::{Environment, Error, FileSink, Result, Sink, Storage, TopicId};
 use dataflow_iceberg::IcebergSink;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub(crate) struct Sinks {
     pub(crate) table_sinks: Vec<Arc<IcebergSink>>,
     /// Sink by table.
     pub(crate) tables: BTreeMap<String, String>,
+    /// Sink by file.
+    pub(crate) files: BTreeMap<String, Arc<dyn FileSink>>,
     pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
 }
 
@@ -35,6 +37,7 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>, environment: 
         topics: BTreeMap::new(),
         table_sinks: Vec::new(),
         tables: BTreeMap::new(),
+        files: BTreeMap::new(),
         kafka: Vec::new(),
     };
     for name in profile.names("sinks") {
@@ -51,6 +54,20 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>, environment: 
                 }
             }
             built.table_sinks.push(iceberg::build(profile, &name, names, table, environment, &place)?);
+            continue;
+        }
+        if connector == "csv" {
+            let names = take_names(&mut table, "files", &place)?;
+            let sink = csv::build(profile, &name, table, &place)?;
+            for file in names {
+                if let Some(other) = built.files.insert(file.clone(), sink.clone()) {
+                    return Err(Error::user(format!(
+                        "file '{file}' is in sink '{name}' and in sink '{}'",
+                        other.name()
+                    ))
+                    .hint("a file belongs to one sink, once"));
+                }
+            }
             continue;
         }
         let topics = take_names(&mut table, "topics", &place)?;
@@ -82,7 +99,7 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>, environment: 
                 return Err(crate::profile::unknown(
                     "connector",
                     other,
-                    ["local-log", "kafka", "iceberg"].into_iter(),
+                    ["local-log", "kafka", "iceberg", "csv"].into_iter(),
                     &place,
                 ));
             }

@@ -1,9 +1,9 @@
-//! Sources by connector: `ndjson`, `generator`, `kafka`; and the decoders of their records by format: `avro`, `json`, `case-lines` for
+//! Sources by connector: `ndjson`, `generator`, `kafka`, `objects`; and the decoders of their records by format: `avro`, `json`, `case-lines` for
 //! events, `debezium-avro`, `debezium-json`, `case-changes` for the changes of a table, `lines` for what the job parses itself.
 
-use super::generator;
 use super::secrets;
 use super::until_end::UntilEnd;
+use super::{generator, objects};
 use crate::profile::{Profile, typed, unknown};
 use dataflow_connectors::decode::avro::AvroDecoder;
 use dataflow_connectors::decode::json::{CaseLineDecoder, JsonDecoder};
@@ -14,6 +14,7 @@ use dataflow_connectors::envelope::{BareJson, CaseChangeDecoder};
 use dataflow_connectors::kafka_settings::KafkaSourceSettings;
 use dataflow_connectors::source::kafka::{KafkaSource, KafkaSourceCounters};
 use dataflow_connectors::source::ndjson::NdjsonSource;
+use dataflow_connectors::source::objects::ObjectsCounters;
 use dataflow_core::change::ChangeEvent;
 use dataflow_core::{Decode, Environment, Error, RawRecord, Result, Source, SourceId, Storage, TableSchema, Waker};
 use dataflow_loadgen::logins::Traffic;
@@ -36,9 +37,15 @@ enum Format {
     Lines,
 }
 
+const CONNECTORS: [&str; 4] = ["ndjson", "generator", "kafka", "objects"];
 const FORMATS: [&str; 7] = ["avro", "json", "case-lines", "debezium-avro", "debezium-json", "case-changes", "lines"];
 
 impl Decoders {
+    /// Whether the profile wires such a source.
+    pub(crate) fn has(&self, source: &str) -> bool {
+        self.0.contains_key(source)
+    }
+
     /// A decoder for one worker. `schema` is the reader's schema, for Avro.
     pub(crate) fn open<T: DeserializeOwned + 'static>(&self, source: &str, schema: &str) -> Result<Box<dyn Decode<T>>> {
         match self.0.get(source) {
@@ -89,6 +96,7 @@ pub(super) struct Sources {
     /// The made-up traffic of generators.
     pub(super) generated: Vec<Arc<Traffic>>,
     pub(super) kafka: Vec<Arc<KafkaSourceCounters>>,
+    pub(super) objects: Vec<Arc<ObjectsCounters>>,
 }
 
 pub(super) fn build(
@@ -98,7 +106,7 @@ pub(super) fn build(
     until_end: bool,
 ) -> Result<Sources> {
     let (mut sources, mut decoders): (Vec<Arc<dyn Source>>, _) = (Vec::new(), BTreeMap::new());
-    let (mut generated, mut kafka) = (Vec::new(), Vec::new());
+    let (mut generated, mut kafka, mut of_objects) = (Vec::new(), Vec::new(), Vec::new());
     for (rank, name) in profile.names("sources").into_iter().enumerate() {
         let at = ["sources", &name];
         let mut table = profile.table(&at)?;
@@ -118,11 +126,15 @@ pub(super) fn build(
                 let source = ndjson(profile, &name, table, environment, until_end, &place)?;
                 Arc::new(numbering(source, &table_name))
             }
-            "generator" => {
-                let (source, traffic) = generator::build(&name, table, environment, storage, &place)?;
-                generated.push(traffic);
-                source
-            }
+            "generator" => match take_text(&mut table, "of", &place)?.as_str() {
+                "" | "logins" => {
+                    let (source, traffic) = generator::logins(&name, table, environment, storage, &place)?;
+                    generated.push(traffic);
+                    source
+                }
+                "shop" => generator::shop(profile, &name, table, environment, storage, &place)?,
+                other => return Err(unknown("traffic", other, ["logins", "shop"].into_iter(), &place)),
+            },
             "kafka" => {
                 secrets::resolve_client(profile, &at, &mut table)?;
                 table.entry("topic").or_insert_with(|| Value::String(name.clone()));
@@ -131,8 +143,13 @@ pub(super) fn build(
                 kafka.push(source.counters());
                 Arc::new(source)
             }
+            "objects" => {
+                let source = objects::build(profile, &name, table, environment, storage, &place)?;
+                of_objects.push(source.counters());
+                Arc::new(source)
+            }
             other => {
-                return Err(unknown("connector", other, ["ndjson", "generator", "kafka"].into_iter(), &place));
+                return Err(unknown("connector", other, CONNECTORS.into_iter(), &place));
             }
         };
         let schemas = || Schemas::start(SourceId(rank as u16), &name, storage.clone(), registry.as_ref(), environment);
@@ -153,7 +170,7 @@ pub(super) fn build(
         decoders.insert(name, format);
         sources.push(if until_end { Arc::new(UntilEnd(source)) } else { source });
     }
-    Ok(Sources { sources, decoders: Decoders(decoders), generated, kafka })
+    Ok(Sources { sources, decoders: Decoders(decoders), generated, kafka, objects: of_objects })
 }
 
 fn registry(profile: &Profile, name: &str, table: &mut Table, place: &str) -> Result<Option<RegistrySettings>> {

@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod keys;
 pub mod partitions;
 pub mod rows;
+pub mod tables;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -29,6 +30,8 @@ pub struct Measures {
     pub graph: graph::Graph,
     /// The newest committed rows.
     pub rows: rows::NewestRows,
+    /// Tables, their sinks, the rows of small ones.
+    pub tables: tables::Tables,
     caught_up: AtomicBool,
 }
 

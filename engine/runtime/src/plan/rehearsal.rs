@@ -224,6 +224,10 @@ impl TableSink for NamedTables {
         Ok(BTreeMap::new())
     }
 
+    fn shut_out_others(&self, _: &SinkIdentity) -> Result<()> {
+        Ok(())
+    }
+
     fn writer(&self, _: usize, _: &BTreeMap<String, TableSchema>) -> Box<dyn TableWriter> {
         Box::new(Named(self.name.clone()))
     }

@@ -44,9 +44,13 @@ impl StateValue for IndexEntry {
 
 /// Files of one worker that are durable and not known to be visible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Intent {
+pub(crate) struct Intent {
     pub(super) table: String,
     pub(super) epoch: Epoch,
+    /// The epoch's clock.
+    pub(super) clock: Micros,
+    /// Whether it takes the place of other files, after the rows of the epoch.
+    pub(super) is_rewrite: bool,
     pub(super) content: Vec<u8>,
 }
 
@@ -55,7 +59,7 @@ pub(super) struct Intent {
 pub(super) struct Intents(pub(super) Vec<Intent>);
 
 impl StateValue for Intents {
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn encode(&self, out: &mut Vec<u8>) {
         encode_postcard(&self.0, out);

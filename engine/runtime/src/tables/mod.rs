@@ -11,23 +11,39 @@
 //! visible at c is in the checkpoint.
 
 mod committer;
+mod files;
 mod index;
+mod rewrites;
+mod shown;
 mod work;
 mod writer;
 
 pub(crate) use committer::committer;
+pub(crate) use index::Intent;
 pub use writer::Changes;
-pub(crate) use writer::{WorkerIntent, WriterStreams, writer};
+pub(crate) use writer::{WriterStreams, writer};
 
 use crate::outputs::Outputs;
-use dataflow_core::{ChainHash, Epoch, Error, Marker, Result, SinkIdentity, TableSchema, TableSink, Waker};
+use dataflow_core::{
+    ChainHash, Epoch, Error, Marker, Result, SinkIdentity, TableRewrite, TableSchema, TableSink, Waker,
+};
 use dataflow_state::checkpoint::SinkPosition;
+use rewrites::Rewrites;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Checkpoints whose intents are not committed yet; beyond it no further one is written, which is backpressure. The binding log still holds
 /// the rows of all of them: it is kept from the oldest checkpoint on.
 pub(crate) const INTENTS_MAX: usize = 2;
+
+/// What a table is kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableMode {
+    /// The rows that are there now: where each lies is state, so that it can be taken away.
+    Upsert,
+    /// All rows that ever came: none goes, so nothing is kept of them.
+    Append,
+}
 
 /// A sink of tables, shared by all workers.
 pub(crate) struct TableConnection {
@@ -71,6 +87,7 @@ struct Progress {
     /// The intents in the restored checkpoint, of all workers, by table.
     restored: Vec<(String, Epoch, Vec<u8>)>,
     writers: Vec<Waker>,
+    rewrites: Rewrites,
 }
 
 /// Epochs with output of a table.
@@ -192,7 +209,28 @@ impl TableConnection {
             table.committed = table.committed.max(table.outputs.last_up_to(epoch).0);
             table.outputs.forget_before(epoch);
         }
+        progress.rewrites.committed(epoch);
         progress.writers.iter().for_each(Waker::wake);
+    }
+
+    /// Whether a rewrite may begin, `restored` being the epoch that the start began with; it is under way then.
+    pub(crate) fn begin_rewrite(&self, restored: Epoch) -> bool {
+        let mut progress = self.progress();
+        progress.open.iter().all(|open| *open > restored) && progress.rewrites.begin()
+    }
+
+    /// What became of the rewrite that was begun: written, or none.
+    pub(crate) fn offer_rewrite(&self, rewrite: Option<TableRewrite>) {
+        let rewrites = &mut self.progress().rewrites;
+        match rewrite {
+            Some(rewrite) => rewrites.offer(rewrite),
+            None => rewrites.none(),
+        }
+    }
+
+    /// The rewrite that takes effect at the cut of `epoch`. Each of `workers` asks once.
+    pub(crate) fn rewrite_at(&self, epoch: Epoch, workers: usize) -> Option<Arc<TableRewrite>> {
+        self.progress().rewrites.at(epoch, workers)
     }
 
     /// Epochs with intents that are not committed.
@@ -243,6 +281,10 @@ mod tests {
 
         fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
             Ok(self.0.clone())
+        }
+
+        fn shut_out_others(&self, _: &SinkIdentity) -> Result<()> {
+            unreachable!("nobody else is here")
         }
 
         fn writer(&self, _: usize, _: &Schemas) -> Box<dyn TableWriter> {

@@ -1,23 +1,22 @@
 //! What a table writer does on one worker: nets changes, has them written, keeps index and intents.
 
+use super::files::{self, FilesLink, Moved, Reply, Request};
 use super::index::{IndexEntry, Intent, Intents, index_key, index_prefix};
-use super::writer::{Keyed, WorkerIntent};
-use super::{INTENTS_MAX, Schemas, TableConnection};
+use super::shown::Shown;
+use super::writer::Keyed;
+use super::{INTENTS_MAX, Schemas, TableConnection, TableMode};
+use crate::control::Control;
 use crate::facts::EpochFacts;
 use crate::job::{JobScope, Stateful};
-use crate::link::Link;
+use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{
-    Environment, Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableSchema, TableWriter,
-    TaskState,
+    Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableRewrite, TableSchema, TableWriter,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes of net changes after which files are written without waiting for a checkpoint.
 const NET_BYTES_MAX: usize = 64 << 20;
-/// Pause before files are written again after an error that may pass.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Keys looked up or changed in the index at a time.
 const INDEX_BATCH: usize = 4_096;
 
@@ -25,27 +24,49 @@ const INDEX_BATCH: usize = 4_096;
 pub(super) struct Work {
     connection: Arc<TableConnection>,
     schemas: Vec<(String, TableSchema)>,
+    /// Of each of them.
+    modes: Vec<TableMode>,
     index: Stateful<IndexEntry>,
     intents: Stateful<Intents>,
     /// Epochs whose intents are in `intents`, under these keys: several after a start with fewer workers.
     kept: BTreeMap<Epoch, Vec<Vec<u8>>>,
     /// Those that the restored checkpoint holds: they may or may not be committed.
-    pub(super) uncommitted: Vec<WorkerIntent>,
-    pub(super) files: Link<Vec<(u16, TableChanges)>, Result<Vec<TableFiles>>>,
+    pub(super) uncommitted: Vec<Intent>,
+    pub(super) files: FilesLink,
     /// Rows of a table up to here are in it already.
     held_through: Vec<Epoch>,
     net: BTreeMap<(u16, Row), isize>,
     net_bytes: usize,
-    writing: Option<Writing>,
-    /// Written since the last cut.
-    written: Vec<(u16, Vec<u8>)>,
+    under_way: Option<UnderWay>,
+    /// Written since the last cut: the table, whether it belongs to a rewrite, and what the sink says of it.
+    written: Vec<(u16, bool, Vec<u8>)>,
     worker: usize,
     peers: usize,
+    shown: Shown,
+    control: Arc<Control>,
+}
+
+/// What the task is asked for at the moment.
+enum UnderWay {
+    /// Files with rows and deletes.
+    Rows(Writing),
+    /// The rows that a rewrite has moved.
+    Moved(Moving),
+    /// Deletes of those that are dead.
+    Dead(Moving),
+}
+
+/// A rewrite that takes effect.
+struct Moving {
+    cut: Epoch,
+    rewrite: Arc<TableRewrite>,
+    /// Rows of the new files that are there no more.
+    dead: Vec<RowLocation>,
 }
 
 /// Files being written: what the index is told when they are.
 struct Writing {
-    /// Per table, the keys of its rows in the order of the files' rows.
+    /// Per table, the keys of its rows in the order of the files' rows; none of one that only grows.
     added: Vec<(u16, Vec<Vec<u8>>)>,
     /// Where the rows of each changed key are that stay as they were.
     kept: BTreeMap<Vec<u8>, Vec<RowLocation>>,
@@ -57,6 +78,7 @@ impl Work {
         job: &JobScope<'_>,
         connection: &Arc<TableConnection>,
         schemas: &Arc<Schemas>,
+        modes: Vec<TableMode>,
         worker: usize,
     ) -> Result<Work> {
         let sink = connection.sink.name();
@@ -72,6 +94,9 @@ impl Work {
             restored_intents.extend(intents);
             Ok(())
         })?;
+        if is_planted(Bug::IntentsDropped) {
+            restored_intents.clear();
+        }
         if plan.settings.drop_unknown_state {
             restored_intents.retain(|intent: &Intent| schemas.contains_key(&intent.table));
         }
@@ -91,28 +116,33 @@ impl Work {
         let held_through =
             schemas.iter().map(|(table, _)| connection.restored(table).holds_through(restored)).collect();
         let mut index: Stateful<IndexEntry> = index;
-        for (table, _) in &schemas {
-            if connection.restored(table).is_index_behind() {
+        for ((table, _), mode) in schemas.iter().zip(&modes) {
+            if *mode == TableMode::Upsert && connection.restored(table).is_index_behind() {
                 let owns = |key: &[u8]| Shard::of(key).worker(plan.workers) == worker;
                 rebuild(&mut index, &mut *writer, table, connection, owns)?;
             }
         }
-        let files = spawn(&plan.environment, connection, worker, &schemas, writer);
+        let files = files::spawn(plan, connection, worker, &schemas, writer);
+        let shown = Shown::new(schemas.len(), &plan.control.measures.tables);
+        let control = plan.control.clone();
         Ok(Work {
             connection: connection.clone(),
             schemas,
+            modes,
             index,
             intents,
             kept,
-            uncommitted: restored_intents.into_iter().map(WorkerIntent::from).collect(),
+            uncommitted: restored_intents,
             files,
             held_through,
             net: BTreeMap::new(),
             net_bytes: 0,
-            writing: None,
+            under_way: None,
             written: Vec::new(),
             worker,
             peers: plan.workers,
+            shown,
+            control,
         })
     }
 
@@ -123,16 +153,25 @@ impl Work {
 
     /// The checkpoint epoch whose files are being written.
     pub(super) fn cutting(&self) -> Option<Epoch> {
-        self.writing.as_ref()?.cut
+        match self.under_way.as_ref()? {
+            UnderWay::Rows(writing) => writing.cut,
+            UnderWay::Moved(moving) | UnderWay::Dead(moving) => Some(moving.cut),
+        }
     }
 
-    /// Whether a change is in its table already, or in an intent.
-    pub(super) fn has(&self, (table, _, epoch, _): &Keyed) -> bool {
-        *epoch <= self.held_through[usize::from(*table)]
+    /// Whether a change is in its table already, or in an intent. It is shown all the same.
+    pub(super) fn has(&mut self, change: &Keyed) -> bool {
+        let is_there = change.2 <= self.held_through[usize::from(change.0)] && !is_planted(Bug::TableMarkerIgnored);
+        if is_there {
+            self.shown.change(change);
+        }
+        is_there
     }
 
     pub(super) fn net(&mut self, changes: Vec<Keyed>) -> Result<()> {
-        for (table, row, _, diff) in changes {
+        for change in changes {
+            self.shown.change(&change);
+            let (table, row, _, diff) = change;
             let (name, schema) = &self.schemas[usize::from(table)];
             schema
                 .check(&row)
@@ -157,13 +196,18 @@ impl Work {
 
     /// Has files written, for the checkpoint that is due or because there is much. Whether it did.
     pub(super) fn write(&mut self, due: Option<Epoch>) -> Result<bool> {
-        if due.is_none() && self.net_bytes < NET_BYTES_MAX || self.writing.is_some() {
+        if due.is_none() && self.net_bytes < NET_BYTES_MAX || self.under_way.is_some() {
             return Ok(false);
         }
         // Those below: the oldest is never held back, on whatever worker.
         let before = |due| self.connection.uncommitted().iter().filter(|epoch| **epoch < due).count();
         if due.is_some_and(|due| before(due) >= INTENTS_MAX) {
             return Ok(false); // a commit wakes us
+        }
+        if let Some(epoch) = due {
+            // Nothing of a later epoch is netted yet; while the files are written some will be.
+            let names = self.schemas.iter().map(|(name, _)| name);
+            self.shown.cut(&self.control.measures.tables, names, self.worker, epoch);
         }
         let net = std::mem::take(&mut self.net);
         self.net_bytes = 0;
@@ -176,13 +220,29 @@ impl Work {
             while let Some(((_, row), diff)) = net.next_if(|((rank, _), _)| *rank == table) {
                 of_table.push((row, diff));
             }
-            let (changes, added) = self.changes(table, of_table, &mut writing.kept)?;
+            let (changes, added) = match self.modes[usize::from(table)] {
+                TableMode::Upsert => self.changes(table, of_table, &mut writing.kept)?,
+                TableMode::Append => (self.appended(table, of_table)?, Vec::new()),
+            };
             request.push((table, changes));
             writing.added.push((table, added));
         }
-        self.writing = Some(writing);
-        assert!(self.files.send(request).is_ok(), "one request is under way at a time");
+        self.ask(UnderWay::Rows(writing), Request::Write(request));
         Ok(true)
+    }
+
+    /// The rows that a table which only grows gets, in their order. The index does not know them.
+    fn appended(&self, table: u16, net: Vec<(Row, isize)>) -> Result<TableChanges> {
+        let mut added = Vec::new();
+        for (row, diff) in net {
+            let Ok(times) = usize::try_from(diff) else {
+                let name = &self.schemas[usize::from(table)].0;
+                return Err(Error::user(format!("append to table '{name}': the row {row:?} goes"))
+                    .hint("the view takes rows back; write it with 'write_table'"));
+            };
+            added.extend(std::iter::repeat_n(row, times));
+        }
+        Ok(TableChanges { deleted: Vec::new(), added })
     }
 
     /// What the net changes of a table, in the order of their rows, are to its files; with the index keys of the added rows.
@@ -233,27 +293,94 @@ impl Work {
         Ok((TableChanges { deleted, added }, keys))
     }
 
-    /// Takes in what the task has written: none, or the checkpoint epoch that it was for, if it was for one.
+    fn ask(&mut self, under_way: UnderWay, request: Request) {
+        self.under_way = Some(under_way);
+        assert!(self.files.send(request).is_ok(), "one request is under way at a time");
+    }
+
+    /// Takes in what the task has done: none, or that all that was asked for is done, with the checkpoint epoch that it was for, if any.
     pub(super) fn files_written(&mut self) -> Result<Option<Option<Epoch>>> {
         let Some(reply) = self.files.replies().pop() else { return Ok(None) };
-        let Writing { added, mut kept, cut } = self.writing.take().expect("a reply answers a request");
-        for (files, (table, keys)) in reply?.into_iter().zip(added) {
-            self.written.push((table, files.intent));
-            for (key, place) in keys.into_iter().zip(files.added) {
-                kept.entry(key).or_default().push(place);
+        match (self.under_way.take().expect("a reply answers a request"), reply?) {
+            (UnderWay::Rows(Writing { added, mut kept, cut }), Reply::Written(files)) => {
+                for (files, (table, keys)) in files.into_iter().zip(added) {
+                    self.written.push((table, false, files.intent));
+                    for (key, place) in keys.into_iter().zip(files.added) {
+                        kept.entry(key).or_default().push(place);
+                    }
+                }
+                place(&mut self.index, kept)?;
+                let rewrite = cut.and_then(|cut| Some((cut, self.connection.rewrite_at(cut, self.peers)?)));
+                let Some((cut, rewrite)) = rewrite else { return Ok(Some(cut)) };
+                let table = self.rank(&rewrite.table);
+                if self.modes[usize::from(table)] == TableMode::Append {
+                    // No index names its rows, and none of them ever goes.
+                    self.note_rewrite(table, &rewrite);
+                    return Ok(Some(Some(cut)));
+                }
+                let moving = Moving { cut, rewrite: rewrite.clone(), dead: Vec::new() };
+                self.ask(UnderWay::Moved(moving), Request::ReadMoved(rewrite));
+                Ok(None)
+            }
+            (UnderWay::Moved(mut moving), Reply::Moved { rows, is_last }) => {
+                self.follow(rows, &mut moving.dead)?;
+                if !is_last {
+                    let request = Request::ReadMoved(moving.rewrite.clone());
+                    self.ask(UnderWay::Moved(moving), request);
+                    return Ok(None);
+                }
+                let table = self.rank(&moving.rewrite.table);
+                self.note_rewrite(table, &moving.rewrite);
+                if moving.dead.is_empty() {
+                    return Ok(Some(Some(moving.cut)));
+                }
+                let mut deleted = std::mem::take(&mut moving.dead);
+                deleted.sort_unstable();
+                let request = Request::Write(vec![(table, TableChanges { deleted, added: Vec::new() })]);
+                self.ask(UnderWay::Dead(moving), request);
+                Ok(None)
+            }
+            (UnderWay::Dead(moving), Reply::Written(files)) => {
+                let table = self.rank(&moving.rewrite.table);
+                self.written.extend(files.into_iter().map(|files| (table, true, files.intent)));
+                Ok(Some(Some(moving.cut)))
+            }
+            _ => Err(Error::us("writing tables: the task answers what it was not asked")),
+        }
+    }
+
+    /// The files of a rewrite are one intent, whoever follows its rows.
+    fn note_rewrite(&mut self, table: u16, rewrite: &TableRewrite) {
+        if self.worker == 0 {
+            self.written.push((table, true, rewrite.intent.clone()));
+        }
+    }
+
+    fn rank(&self, table: &str) -> u16 {
+        let rank = self.schemas.iter().position(|(name, _)| name == table);
+        rank.expect("only tables of the job are rewritten") as u16
+    }
+
+    /// Has the index name the new places of rows; those that it knows elsewhere, or not at all, are dead.
+    fn follow(&mut self, rows: Vec<Moved>, dead: &mut Vec<RowLocation>) -> Result<()> {
+        let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
+        let slots = self.index.table.load(&keys)?;
+        for (slot, Moved { from, to, .. }) in slots.into_iter().zip(&rows) {
+            match self.index.table.get(slot).0.iter().position(|place| place == from) {
+                Some(at) => self.index.table.get_mut(slot).0[at] = to.clone(),
+                None => dead.push(to.clone()),
             }
         }
-        place(&mut self.index, kept)?;
-        Ok(Some(cut))
+        self.index.table.end_epoch(None)
     }
 
     /// Cuts the state as of a checkpoint epoch, whose files are written; its intents.
-    pub(super) fn cut(&mut self, facts: &EpochFacts) -> Result<Vec<WorkerIntent>> {
-        let epoch = facts.epoch;
+    pub(super) fn cut(&mut self, facts: &EpochFacts) -> Result<Vec<Intent>> {
+        let (epoch, clock) = (facts.epoch, facts.clock);
         let written = std::mem::take(&mut self.written);
         let name = |table: u16| self.schemas[usize::from(table)].0.clone();
-        let new: Vec<Intent> =
-            written.into_iter().map(|(table, content)| Intent { table: name(table), epoch, content }).collect();
+        let intent = |(table, is_rewrite, content)| Intent { table: name(table), epoch, clock, is_rewrite, content };
+        let new: Vec<Intent> = written.into_iter().map(intent).collect();
         let open = self.connection.uncommitted();
         let is_done = |epoch: &Epoch| !open.contains(epoch);
         let done: Vec<Epoch> = self.kept.keys().copied().filter(is_done).collect();
@@ -274,7 +401,7 @@ impl Work {
         self.intents.table.end_epoch(None)?;
         self.intents.cut(epoch, None)?;
         self.index.cut(epoch, None)?;
-        Ok(new.into_iter().map(WorkerIntent::from).collect())
+        Ok(new)
     }
 }
 
@@ -334,56 +461,4 @@ fn add(index: &mut Stateful<IndexEntry>, places: Vec<(Vec<u8>, RowLocation)>) ->
         index.table.get_mut(slot).0.push(location.clone());
     }
     index.table.end_epoch(None)
-}
-
-fn spawn(
-    environment: &Environment,
-    connection: &Arc<TableConnection>,
-    worker: usize,
-    schemas: &[(String, TableSchema)],
-    writer: Box<dyn TableWriter>,
-) -> Link<Vec<(u16, TableChanges)>, Result<Vec<TableFiles>>> {
-    let tables: Vec<String> = schemas.iter().map(|(name, _)| name.clone()).collect();
-    let task = format!("files {} {worker}", connection.sink.name());
-    let mut files = Files { connection: connection.clone(), tables, writer, knows_restored: false, waiting: None };
-    Link::spawn(&*environment.spawner, &task, 1, move |requests: Vec<Vec<(u16, TableChanges)>>, replies| {
-        files.waiting = files.waiting.take().or_else(|| requests.into_iter().next());
-        let Some(request) = &files.waiting else { return TaskState::Waiting };
-        let request = request.clone();
-        match files.write(&request) {
-            // Nothing names what was written by then, so it is written anew.
-            Err(error) if error.transient => {
-                tracing::warn!("{error}; it is tried again");
-                TaskState::Sleeping(PAUSE)
-            }
-            outcome => {
-                files.waiting = None;
-                let state = if outcome.is_ok() { TaskState::Waiting } else { TaskState::Done };
-                replies.send(outcome);
-                state
-            }
-        }
-    })
-}
-
-/// The task that writes files.
-struct Files {
-    connection: Arc<TableConnection>,
-    tables: Vec<String>,
-    writer: Box<dyn TableWriter>,
-    /// Whether the writer was told of the intents in the restored checkpoint, those of all workers.
-    knows_restored: bool,
-    waiting: Option<Vec<(u16, TableChanges)>>,
-}
-
-impl Files {
-    fn write(&mut self, request: &[(u16, TableChanges)]) -> Result<Vec<TableFiles>> {
-        if !self.knows_restored {
-            for (table, intent) in self.connection.restored_intents() {
-                self.writer.restored(&table, &intent)?;
-            }
-            self.knows_restored = true;
-        }
-        request.iter().map(|(table, changes)| self.writer.write(&self.tables[usize::from(*table)], changes)).collect()
-    }
 }

@@ -4,16 +4,16 @@
 //! *parts*, what is cut. Files are written by a task; meanwhile later epochs are netted, up to a bound. The state (index and intents)
 //! is changed only for epochs up to c before the cut of c, so the cut holds nothing of c+1.
 //!
-//! An update whose row is the same again nets to nothing and writes nothing.
+//! An update whose row is the same again nets to nothing and writes nothing. A table that only grows ([`TableMode::Append`]) has no index:
+//! its marker says what it holds. How rows that a rewrite moves are followed is told in `rewrites`.
 
 use super::index::{Intent, index_key};
 use super::work::Work;
-use super::{Schemas, TableConnection};
+use super::{Schemas, TableConnection, TableMode};
 use crate::facts::EpochFacts;
 use crate::job::JobScope;
 use crate::link::waker;
 use dataflow_core::{Epoch, Result, Row, Shard, TableSchema};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timely::container::CapacityContainerBuilder;
@@ -25,20 +25,6 @@ use timely::dataflow::operators::generic::{OutputBuilder, builder_rc::OperatorBu
 /// Changes of a table: rows with the epochs in which they come (+1) or go (-1).
 pub type Changes<'s> = StreamVec<'s, Epoch, (Row, Epoch, isize)>;
 
-/// Files of one worker for the checkpoint of an epoch, on their way to the committer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct WorkerIntent {
-    pub(super) table: String,
-    pub(super) epoch: Epoch,
-    pub(super) content: Vec<u8>,
-}
-
-impl From<Intent> for WorkerIntent {
-    fn from(Intent { table, epoch, content }: Intent) -> WorkerIntent {
-        WorkerIntent { table, epoch, content }
-    }
-}
-
 /// What comes out of a writer: two frontiers, and the intents.
 pub(crate) struct WriterStreams<'s> {
     /// Its frontier: what is netted.
@@ -46,7 +32,7 @@ pub(crate) struct WriterStreams<'s> {
     /// Its frontier: what is cut.
     pub(crate) parts: StreamVec<'s, Epoch, ()>,
     /// The intents of each checkpoint epoch, and of those before the start that may not be committed.
-    pub(crate) intents: StreamVec<'s, Epoch, WorkerIntent>,
+    pub(crate) intents: StreamVec<'s, Epoch, Intent>,
 }
 
 /// A change on its way to the worker that owns its key.
@@ -60,13 +46,14 @@ pub(crate) fn writer<'s>(
     job: &mut JobScope<'s>,
     connection: &Arc<TableConnection>,
     schemas: &Arc<Schemas>,
-    changes: Vec<Changes<'s>>,
+    changes: Vec<(TableMode, Changes<'s>)>,
 ) -> Result<WriterStreams<'s>> {
     let scope = job.scope();
     let facts = job.facts();
     let name = connection.sink.name().to_owned();
-    let mut work = Work::open(job, connection, schemas, scope.index())?;
-    let ranked = changes.into_iter().enumerate().map(|(rank, changes)| ranked(changes, rank as u16, &name));
+    let modes = changes.iter().map(|(mode, _)| *mode).collect();
+    let mut work = Work::open(job, connection, schemas, modes, scope.index())?;
+    let ranked = changes.into_iter().enumerate().map(|(rank, (_, changes))| ranked(changes, rank as u16, &name));
     let changes = timely::dataflow::operators::core::Concatenate::concatenate(&scope, ranked.collect::<Vec<_>>());
     let mut builder = OperatorBuilder::new(format!("Tables {name}"), scope);
     let by_key = {

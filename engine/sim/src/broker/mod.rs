@@ -20,6 +20,7 @@ pub(crate) use cluster::SimCluster;
 use crate::clock::SimTime;
 use crate::dice::{Dice, Purpose};
 use crate::life::{Blow, Life, Passage, gone};
+use crate::scheduler::Service;
 use crate::trace::Trace;
 use coordinator::{Ended, Request, State};
 use dataflow_core::{Error, Result};
@@ -71,6 +72,19 @@ pub(crate) struct SimBroker {
     trace: Arc<Trace>,
     time: Arc<SimTime>,
     state: Mutex<State>,
+}
+
+impl Service for SimBroker {
+    fn has_in_flight(&self) -> bool {
+        self.state().has_in_flight()
+    }
+
+    /// A request that was on its way arrives, or a transaction that was decided is completed.
+    fn deliver(&self) {
+        let mut state = self.state();
+        let number = state.deliver();
+        self.trace.note("deliver", PATH, number);
+    }
 }
 
 impl SimBroker {
@@ -164,18 +178,6 @@ impl SimBroker {
     /// Something that is asked of the broker and changes nothing.
     fn ask(&self, life: &Life, what: &str) -> Result<()> {
         self.call(life, what, |state| if state.rare_fault() { Err(timeout("connecting a client")) } else { Ok(()) })
-    }
-
-    /// A request that was on its way arrives, or a transaction that was decided is completed.
-    pub(crate) fn deliver(&self) {
-        let mut state = self.state();
-        let number = state.deliver();
-        self.trace.note("deliver", PATH, number);
-    }
-
-    /// Whether [`SimBroker::deliver`] has something to do.
-    pub(crate) fn has_in_flight(&self) -> bool {
-        self.state().has_in_flight()
     }
 
     /// Everything a read_committed consumer sees once all is decided, in order.

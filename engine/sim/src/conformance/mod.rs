@@ -6,10 +6,12 @@
 mod clock;
 mod cluster;
 mod storage;
+mod warehouse;
 
 pub use clock::{clock, spawner};
 pub use cluster::cluster;
 pub use storage::storage;
+pub use warehouse::warehouse;
 
 #[cfg(test)]
 mod tests;

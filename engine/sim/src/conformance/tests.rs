@@ -1,6 +1,6 @@
 //! The suite on what needs no service.
 
-use super::{clock, cluster, spawner, storage};
+use super::{clock, cluster, spawner, storage, warehouse};
 use crate::broker::{SimBroker, SimCluster};
 use crate::clock::{SimClock, SimTime};
 use crate::dice::{Dice, Purpose};
@@ -9,6 +9,8 @@ use crate::scenario::{LifePlan, Scenario};
 use crate::scheduler::{Scheduler, Shared, SimSpawner};
 use crate::storage::SimStorage;
 use crate::trace::Trace;
+use crate::{lake, lives};
+use dataflow_iceberg::{CatalogSettings, StorageSettings, Warehouse, WarehouseSettings};
 use dataflow_runtime::threads;
 use dataflow_state::storage::{LocalStorage, MemoryStorage};
 use std::sync::{Arc, Mutex};
@@ -37,6 +39,21 @@ fn the_simulated_broker() {
 }
 
 #[test]
+fn warehouses() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = WarehouseSettings {
+        catalog: CatalogSettings::Sqlite { file: folder.path().join("catalog.db"), name: "conformance".to_owned() },
+        storage: StorageSettings::Folder { path: folder.path().join("files") },
+    };
+    warehouse(&|| Warehouse::open(&settings, threads::environment()).unwrap());
+    for seed in 0..20 {
+        let shared = lives::shared(seed, 1, |_, _| Vec::new());
+        let simulated = lake::simulated(seed, &shared);
+        warehouse(&|| simulated(&life()).unwrap());
+    }
+}
+
+#[test]
 fn clocks() {
     let time = Arc::new(SimTime::default());
     clock(&SimClock { time: time.clone(), off_us: -3 }, |step| time.advance(step.as_micros() as u64));
@@ -58,7 +75,7 @@ fn spawners() {
             time: Arc::new(SimTime::default()),
             trace: Arc::new(Trace::new()),
             dice: Mutex::new(Dice::new(seed, Purpose::Schedule)),
-            brokers: Vec::new(),
+            services: Vec::new(),
             turn_us: 300,
         };
         let calm = LifePlan { stall: None, ..Scenario::new(seed).last };

@@ -1,0 +1,100 @@
+//! Whole files: into a folder, or as objects under a prefix of a bucket. A put over a file of the same name and content changes nothing.
+
+use dataflow_core::{Error, FileSink, Result, Storage, replace_file};
+use object_store::aws::AmazonS3;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, RetryConfig};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// How long the client itself tries to reach a bucket; then the error is shown, and tried again by whoever writes.
+const RETRY: Duration = Duration::from_secs(20);
+
+/// Files in a folder.
+pub struct FolderFiles {
+    name: String,
+    storage: Arc<dyn Storage>,
+    folder: String,
+}
+
+impl FolderFiles {
+    /// The sink `name`: files in `folder` of `storage`, which is made with the first.
+    pub fn new(name: impl Into<String>, storage: Arc<dyn Storage>, folder: impl Into<String>) -> FolderFiles {
+        FolderFiles { name: name.into(), storage, folder: folder.into() }
+    }
+}
+
+impl FileSink for FolderFiles {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn put(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        self.storage.create_dir(&self.folder)?;
+        replace_file(&*self.storage, &self.folder, file, bytes)
+    }
+}
+
+/// Objects under a prefix of a bucket.
+pub struct BucketFiles {
+    name: String,
+    store: AmazonS3,
+    prefix: Path,
+    runtime: Mutex<Runtime>,
+}
+
+/// The bucket's service and keys.
+pub struct Bucket {
+    /// The place: `s3://BUCKET/PREFIX`.
+    pub location: String,
+    /// The service's address, where it is not Amazon's; the bucket then stands in the path.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: String,
+    /// Access key and secret key; without them the machine's role is asked for some.
+    pub keys: Option<(String, String)>,
+}
+
+impl BucketFiles {
+    /// The sink `name`.
+    ///
+    /// # Errors
+    /// When the location is none, or the client can not be made.
+    pub fn new(name: impl Into<String>, bucket: &Bucket) -> Result<BucketFiles> {
+        let Bucket { location, endpoint, region, keys } = bucket;
+        let refused =
+            || Error::user(format!("open the place '{location}' for files")).hint("write it as s3://BUCKET/PREFIX");
+        let rest = location.strip_prefix("s3://").ok_or_else(refused)?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|cause| refused().because(cause))?;
+        let mut builder = object_store::aws::AmazonS3Builder::new()
+            .with_bucket_name(bucket)
+            .with_region(region)
+            .with_retry(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })
+            .with_virtual_hosted_style_request(endpoint.is_none());
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        }
+        if let Some((access, secret)) = keys {
+            builder = builder.with_access_key_id(access).with_secret_access_key(secret);
+        }
+        let store = builder.build().map_err(|cause| refused().because(cause))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|cause| Error::us("start what talks to S3").because(cause))?;
+        Ok(BucketFiles { name: name.into(), store, prefix, runtime: Mutex::new(runtime) })
+    }
+}
+
+impl FileSink for BucketFiles {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn put(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        let key = self.prefix.clone().join(file);
+        let runtime = self.runtime.lock().expect("no holder of this lock can panic");
+        let put = runtime.block_on(self.store.put(&key, bytes.to_vec().into()));
+        put.map(drop).map_err(|cause| Error::outside(format!("write object '{key}'")).because(cause).retry())
+    }
+}
