@@ -77,5 +77,4 @@ planted! {
     table_marker_ignored: TableMarkerIgnored,
     table_files_not_synced: TableFilesNotSynced,
     fenced_committer_goes_on: FencedCommitterGoesOn,
-    others_not_shut_out: OthersNotShutOut,
 }
