@@ -1,8 +1,11 @@
 """The checks of tables find each planted fault, and the seeded shop makes everything that a run has to prove."""
 
 import collections
+import contextlib
 import pathlib
 import random
+import shutil
+import sqlite3
 import tempfile
 import types
 import unittest
@@ -39,6 +42,22 @@ class WarehouseTest(unittest.TestCase):
         aside.snapshots()[2].parent_snapshot_id = 0
         with self.assertRaises(Wrong):
             warehouse.check_history("t", aside)
+
+    def test_locations_after_a_kill_within_a_commit(self):
+        with tempfile.TemporaryDirectory(prefix="dataflow-e2e-test-") as folder:
+            folder = pathlib.Path(folder)
+            found = warehouse.Warehouse(folder)
+            self.assertEqual(found.locations(), {})
+            with contextlib.closing(sqlite3.connect(folder / "live.db", isolation_level=None)) as live:
+                live.execute("CREATE TABLE iceberg_tables (table_namespace, table_name, metadata_location)")
+                live.executemany("INSERT INTO iceberg_tables VALUES ('n', ?, ?)", [(f"t{number}", "old" * 100) for number in range(1_000)])
+                # So much is changed that some of it is in the file before the commit: the journal takes it back.
+                live.execute("PRAGMA cache_size = 2")
+                live.execute("BEGIN IMMEDIATE")
+                live.execute("UPDATE iceberg_tables SET metadata_location = 'new' || metadata_location")
+                for suffix in ("", "-journal"):
+                    shutil.copy(folder / f"live.db{suffix}", folder / f"catalog.db{suffix}")
+            self.assertEqual(found.locations(), {f"n.t{number}": "old" * 100 for number in range(1_000)})
 
     def test_rows(self):
         wanted = collections.Counter({("a", 1): 1, ("b", None): 2})

@@ -1,6 +1,7 @@
 """The lakehouse's tables as two readers see them, neither of which shares code with the product: PyIceberg and DuckDB."""
 
 import collections
+import contextlib
 import datetime
 import json
 import pathlib
@@ -42,11 +43,13 @@ class Warehouse:
 
     def locations(self):
         """{table: its newest metadata file}, straight from the catalog's file; {} before there is one."""
-        try:
-            with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=20) as database:
-                found = database.execute("SELECT table_namespace || '.' || table_name, metadata_location FROM iceberg_tables").fetchall()
-        except sqlite3.OperationalError:
+        if not self.database.exists():
             return {}
+        # Not read-only: whoever looks first after a kill takes back what the killed process had begun, and may not be refused that.
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=rw", uri=True, timeout=20)) as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchall():
+                return {}
+            found = database.execute("SELECT table_namespace || '.' || table_name, metadata_location FROM iceberg_tables").fetchall()
         return dict(found)
 
     def epochs(self):
