@@ -4,95 +4,34 @@
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
-import urllib.error
-import urllib.request
-
-from playwright.sync_api import Error as BrowserError
-from playwright.sync_api import sync_playwright
 
 import product
+from paged import SECONDS, WIDTHS, Job, Page, ask, browser, check
 from scene import Failure, say, until
 
-BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 VIEWS = ("Overview", "Findings", "Operators", "Epochs", "Sources", "State", "Checkpoints", "Left out")
 DETECTORS = ("brute_force", "new_country")
-WIDTHS = (1280, 800)
-SECONDS = 30
 # Traffic with everything in it within seconds: attacks, late records, duplicates, poison, disorder that takes findings back.
 TRAFFIC = {"rate": "1000.0", "attacks": "240.0", "disorder": "0.2", "late": "0.01", "duplicates": "0.02", "poison": "0.02", "users": "300"}
 
 
-class Job:
-    """The shipped program on made-up traffic, with its page."""
-
-    def __init__(self, folder):
-        self.data, self.log = folder / "data", folder / "job.log"
-        self.command = [os.environ["DATAFLOW_BIN"]]
-        self.job = [product.JOB, "--profile", "embedded", "--data", str(self.data)]
-        for name, value in TRAFFIC.items():
-            self.job += ["--set", f"sources.login-events.{name}={value}"]
-        flags = ["--page", "0", "--log-format", "json", "--set", "runtime.checkpoint_interval_ms=1000"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*self.command, "run", *self.job, *flags], cwd=product.ROOT, env=os.environ | {"DATAFLOW_LOG": "info"},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def address(self):
-        found = re.search(r"live page: (http://127\.0\.0\.1:\d+)", self.log.read_text(errors="replace"))
-        if self.process.poll() is not None:
-            raise Failure(f"the job ended with {self.process.returncode}: {self.log.read_text(errors='replace')[-2000:]}")
-        return found and found[1]
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(product.STOP_SECONDS)
-        check(code == 0, f"it ended with {code} after SIGINT")
-
-    def tail(self, topic):
-        done = subprocess.run([*self.command, "tail", product.JOB, topic, *self.job[1:]], cwd=product.ROOT, capture_output=True, text=True, check=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def check(condition, what):
-    if not condition:
-        raise Failure(what)
-
-
-def ask(url):
-    """(code, text)."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
 def play(folder):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    check(browser, f"no browser: none of {', '.join(BROWSERS)} is installed; 'scripts/setup browser' installs one")
-    with Job(folder) as job:
-        address = until(SECONDS, "the page's address is printed", job.address)
+    settings = {f"sources.login-events.{name}": value for name, value in TRAFFIC.items()}
+    flags = ["--log-format", "json", "--set", "runtime.checkpoint_interval_ms=1000"]
+    with Job(folder, product.JOB, settings, *flags, env={"DATAFLOW_LOG": "info"}) as job:
+        address = job.address()
         health(address)
-        try:
-            with sync_playwright() as playwright:
-                chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-                seen = Browser(chromium, address, folder).play(job)
-                chromium.close()
-        except BrowserError as error:
-            raise Failure(f"in the browser: {error}") from error
+        with browser() as chromium:
+            seen = Browser(chromium, address, folder).play(job)
         outputs(job, seen)
         log(job)
+
+
+def tail(job, topic):
+    command = [os.environ["DATAFLOW_BIN"], "tail", product.JOB, topic, *job.arguments[1:]]
+    done = subprocess.run(command, cwd=product.ROOT, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def health(address):
@@ -121,28 +60,18 @@ def health(address):
         check(float(values.get(name, 0)) > 0, f"{name} is {values.get(name)}")
 
 
-class Browser:
-    """One page, and what went wrong in it."""
-
-    def __init__(self, chromium, address, folder):
-        self.address, self.folder, self.wrong = address, folder, []
-        self.context = chromium.new_context(viewport={"width": WIDTHS[0], "height": 900}, color_scheme="light")
-        self.context.set_default_timeout(SECONDS * 1000)
-        self.page = self.context.new_page()
-        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
-        self.page.on("console", lambda message: message.type in ("error", "warning") and self.wrong.append(f"console: {message.text}"))
-        self.page.on("request", lambda request: request.url.startswith((address, "data:")) or self.wrong.append(f"asked {request.url}"))
+class Browser(Page):
+    """The page of the login job."""
 
     def play(self, job):
-        self.page.goto(self.address)
-        self.page.locator("#state", has_text="running").wait_for()
+        self.open()
         self.numbers()
         self.operator()
         finding = self.finding()
         refused = self.left_out()
         self.themes()
         self.views()
-        check(not self.wrong, f"in the page: {self.wrong}")
+        self.is_sound()
         job.stop()
         self.page.locator("#state", has_text="not answering").wait_for()
         return finding, refused
@@ -247,7 +176,7 @@ def outputs(job, seen):
     """What the page showed is what the job's outputs hold."""
     finding, (late, dead) = seen
     for topic, row in ((product.ANOMALIES, finding), (product.LATE, late), (product.DLQ, dead)):
-        check(row in job.tail(topic), f"the page showed a row that is not in {topic}: {row}")
+        check(row in tail(job, topic), f"the page showed a row that is not in {topic}: {row}")
 
 
 def log(job):

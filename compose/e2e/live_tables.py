@@ -2,20 +2,14 @@
 /metrics. The rows on the page are those that PyIceberg reads, and so does the line that the job prints for it."""
 
 import json
-import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
 
-from playwright.sync_api import Error as BrowserError
-from playwright.sync_api import sync_playwright
-
 import product
-from live_page import BROWSERS, SECONDS, WIDTHS, ask, check
-from scene import Failure, say, until
+from paged import SECONDS, WIDTHS, Job, Page, ask, browser, check
+from scene import say, until
 from warehouse import Warehouse
 
 JOB = "jobs/lakehouse.rs"
@@ -23,49 +17,11 @@ TABLE = "gold.top_selling_items"
 SETTINGS = {"shop.rate": "400.0", "shop.users": "300", "shop.items": "60", "runtime.checkpoint_interval_ms": "700"}
 
 
-class Job:
-    """The shipped program on a made-up shop, with its page."""
-
-    def __init__(self, folder):
-        self.data, self.log = folder / "data", folder / "job.log"
-        settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
-        command = [os.environ["DATAFLOW_BIN"], "run", JOB, "--profile", "embedded", "--data", str(self.data), "--page", "0", *settings]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=product.ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def said(self):
-        return self.log.read_text(errors="replace")
-
-    def address(self):
-        check(self.process.poll() is None, f"the job ended: {self.said()[-2000:]}")
-        found = re.search(r"live page: (http://127\.0\.0\.1:\d+)", self.said())
-        return found and found[1]
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        check(self.process.wait(product.STOP_SECONDS) == 0, f"it did not end well: {self.said()[-2000:]}")
-
-
 def play(folder):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    check(browser, f"no browser: none of {', '.join(BROWSERS)} is installed; 'scripts/setup browser' installs one")
-    with Job(folder) as job:
-        address = until(SECONDS, "the page's address is printed", job.address)
-        try:
-            with sync_playwright() as playwright:
-                chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-                look(chromium, address, folder, Warehouse(job.data / "warehouse"))
-                chromium.close()
-        except BrowserError as error:
-            raise Failure(f"in the browser: {error}") from error
+    with Job(folder, JOB, SETTINGS) as job:
+        address = job.address()
+        with browser() as chromium:
+            look(Page(chromium, address, folder), Warehouse(job.data / "warehouse"))
         metrics(address)
         job.stop()
         reading_line(job.said())
@@ -76,15 +32,9 @@ def cells(table):
     return [tuple(row.split("\t")) for row in table.locator("tbody").inner_text().splitlines()]
 
 
-def look(chromium, address, folder, warehouse):
-    wrong = []
-    context = chromium.new_context(viewport={"width": WIDTHS[0], "height": 900}, color_scheme="light")
-    context.set_default_timeout(SECONDS * 1000)
-    page = context.new_page()
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(f"console: {message.text}"))
-    page.goto(address)
-    page.locator("#state", has_text="running").wait_for()
+def look(shows, warehouse):
+    shows.open()
+    page = shows.page
     page.keyboard.press("9")
     check(page.get_by_role("tab", selected=True).inner_text().startswith("Tables"), "key 9 did not open the tables")
     overview = page.get_by_role("table", name="Tables", exact=True)
@@ -109,9 +59,9 @@ def look(chromium, address, folder, warehouse):
             page.set_viewport_size({"width": width, "height": 900})
             wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             check(wide <= 0, f"the tables are {wide} px wider than {width} px")
-            page.screenshot(path=folder / f"tables-{theme}-{width}.png", full_page=True)
+            page.screenshot(path=shows.folder / f"tables-{theme}-{width}.png", full_page=True)
     check(len(colours) == 2, "there is no dark mode")
-    check(not wrong, f"in the page: {wrong}")
+    shows.is_sound()
 
 
 def metrics(address):
