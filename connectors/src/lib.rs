@@ -3,5 +3,6 @@
 pub mod decode;
 pub mod envelope;
 pub mod kafka_settings;
+pub mod s3;
 pub mod sink;
 pub mod source;

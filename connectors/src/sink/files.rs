@@ -1,5 +1,6 @@
 //! Whole files: into a folder, or as objects under a prefix of a bucket. A put over a file of the same name and content changes nothing.
 
+use crate::s3::S3Place;
 use dataflow_core::{Error, FileSink, Result, Storage, replace_file};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
@@ -44,42 +45,13 @@ pub struct BucketFiles {
     runtime: Mutex<Runtime>,
 }
 
-/// The bucket's service and keys.
-pub struct Bucket {
-    /// The place: `s3://BUCKET/PREFIX`.
-    pub location: String,
-    /// The service's address, where it is not Amazon's; the bucket then stands in the path.
-    pub endpoint: Option<String>,
-    /// The region.
-    pub region: String,
-    /// Access key and secret key; without them the machine's role is asked for some.
-    pub keys: Option<(String, String)>,
-}
-
 impl BucketFiles {
     /// The sink `name`.
     ///
     /// # Errors
     /// When the location is none, or the client can not be made.
-    pub fn new(name: impl Into<String>, bucket: &Bucket) -> Result<BucketFiles> {
-        let Bucket { location, endpoint, region, keys } = bucket;
-        let refused =
-            || Error::user(format!("open the place '{location}' for files")).hint("write it as s3://BUCKET/PREFIX");
-        let rest = location.strip_prefix("s3://").ok_or_else(refused)?;
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|cause| refused().because(cause))?;
-        let mut builder = object_store::aws::AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(region)
-            .with_retry(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })
-            .with_virtual_hosted_style_request(endpoint.is_none());
-        if let Some(endpoint) = endpoint {
-            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
-        }
-        if let Some((access, secret)) = keys {
-            builder = builder.with_access_key_id(access).with_secret_access_key(secret);
-        }
-        let store = builder.build().map_err(|cause| refused().because(cause))?;
+    pub fn new(name: impl Into<String>, place: &S3Place) -> Result<BucketFiles> {
+        let (store, prefix) = place.open(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|cause| Error::us("start what talks to S3").because(cause))?;
         Ok(BucketFiles { name: name.into(), store, prefix, runtime: Mutex::new(runtime) })

@@ -2,7 +2,8 @@
 
 use crate::world::{Packed, World, lines, packed, texts};
 use bytes::Bytes;
-use dataflow_connectors::source::objects::{Location, PENDING_MAX, S3Access};
+use dataflow_connectors::s3::{REGION, S3Place};
+use dataflow_connectors::source::objects::{Location, PENDING_MAX};
 use object_store::ObjectStoreExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
@@ -24,7 +25,7 @@ impl Prefix {
         let store = AmazonS3Builder::new()
             .with_bucket_name(var("S3_BUCKET"))
             .with_endpoint(var("S3_ENDPOINT"))
-            .with_region("us-east-1")
+            .with_region(REGION)
             .with_access_key_id(var("AWS_ACCESS_KEY_ID"))
             .with_secret_access_key(var("AWS_SECRET_ACCESS_KEY"))
             .with_allow_http(true)
@@ -35,8 +36,13 @@ impl Prefix {
 
     fn world(&self) -> World {
         let keys = Some((var("AWS_ACCESS_KEY_ID"), var("AWS_SECRET_ACCESS_KEY")));
-        let access = S3Access { endpoint: Some(var("S3_ENDPOINT")), region: "us-east-1".to_owned(), keys };
-        World::new(Location::S3 { place: format!("s3://{}/{}", var("S3_BUCKET"), self.name), access })
+        let location = format!("s3://{}/{}", var("S3_BUCKET"), self.name);
+        World::new(Location::S3(S3Place {
+            location,
+            endpoint: Some(var("S3_ENDPOINT")),
+            region: REGION.to_owned(),
+            keys,
+        }))
     }
 
     fn put(&self, key: &str, bytes: impl Into<Bytes>) {
@@ -115,8 +121,8 @@ fn more_objects_than_are_held_are_found_in_several_listings() {
 #[ignore = "needs an S3 service: compose/e2e/run objects"]
 fn a_bucket_that_is_not_there_is_an_error() {
     let keys = Some((var("AWS_ACCESS_KEY_ID"), var("AWS_SECRET_ACCESS_KEY")));
-    let access = S3Access { endpoint: Some(var("S3_ENDPOINT")), region: "us-east-1".to_owned(), keys };
-    let world = World::new(Location::S3 { place: "s3://no-such-bucket/x".to_owned(), access });
+    let (location, endpoint) = ("s3://no-such-bucket/x".to_owned(), Some(var("S3_ENDPOINT")));
+    let world = World::new(Location::S3(S3Place { location, endpoint, region: REGION.to_owned(), keys }));
     let said = world.begin(0).unwrap().read(None, 10).unwrap_err().to_string();
     assert!(said.contains("s3://no-such-bucket/x"), "{said}");
 }

@@ -2,12 +2,12 @@
 //!
 //! Calls block, for as long as the client repeats them by itself. They are for the task that fetches, never for a worker.
 
+use crate::s3::S3Place;
 use dataflow_core::{Error, Result};
 use futures_util::StreamExt;
-use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, RetryConfig};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -20,23 +20,7 @@ pub enum Location {
     /// A folder of this machine, with its folders.
     Folder(PathBuf),
     /// A bucket, or a part of one.
-    S3 {
-        /// `s3://BUCKET/PREFIX`. The prefix is whole parts between slashes.
-        place: String,
-        /// The service.
-        access: S3Access,
-    },
-}
-
-/// An S3 service, and who asks it. It is never shown: it knows a secret.
-#[derive(Clone)]
-pub struct S3Access {
-    /// Its address, where it is not Amazon's. The bucket then stands in the path.
-    pub endpoint: Option<String>,
-    /// Its region.
-    pub region: String,
-    /// Access key and secret key; without them the machine's role is asked for some.
-    pub keys: Option<(String, String)>,
+    S3(S3Place),
 }
 
 /// A version of an object.
@@ -90,9 +74,9 @@ impl Bucket {
                 };
                 (Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(failed)?), Path::default(), shown, false)
             }
-            Location::S3 { place, access } => {
-                let (store, prefix) = open_s3(place, access)?;
-                (store, prefix, place.clone(), true)
+            Location::S3(place) => {
+                let (store, prefix) = place.open(RetryConfig::default())?;
+                (Arc::new(store), prefix, place.location.clone(), true)
             }
         };
         Ok(Bucket { store, prefix, shown, is_sorted, runtime })
@@ -158,31 +142,6 @@ impl Bucket {
             }
         })
     }
-}
-
-fn open_s3(place: &str, access: &S3Access) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    let refused = || {
-        Error::user(format!("open the objects of '{place}': it is no place in a bucket"))
-            .hint("write it as s3://BUCKET/PREFIX")
-    };
-    let rest = place.strip_prefix("s3://").ok_or_else(refused)?;
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.is_empty() {
-        return Err(refused());
-    }
-    let prefix = Path::parse(prefix).map_err(|e| refused().because(e))?;
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region(&access.region)
-        .with_virtual_hosted_style_request(access.endpoint.is_none());
-    if let Some(endpoint) = &access.endpoint {
-        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
-    }
-    if let Some((key, secret)) = &access.keys {
-        builder = builder.with_access_key_id(key).with_secret_access_key(secret);
-    }
-    let store = builder.build().map_err(|e| Error::user(format!("open the bucket '{bucket}'")).because(e))?;
-    Ok((Arc::new(store), prefix))
 }
 
 /// A part of the key begins with `.` or `_`.

@@ -36,7 +36,7 @@ mod list;
 mod queue;
 mod reader;
 
-pub use bucket::{Location, S3Access};
+pub use bucket::Location;
 pub use fetch::PENDING_MAX;
 pub use lines::LINE_BYTES_MAX;
 

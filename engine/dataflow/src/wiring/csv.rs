@@ -10,7 +10,8 @@
 use super::iceberg::StorageChoice;
 use super::secrets;
 use crate::profile::{Profile, typed};
-use dataflow_connectors::sink::files::{Bucket, BucketFiles, FolderFiles};
+use dataflow_connectors::s3::{REGION, S3Place};
+use dataflow_connectors::sink::files::{BucketFiles, FolderFiles};
 use dataflow_core::{Error, FileSink, Result};
 use dataflow_state::storage::LocalStorage;
 use serde::Deserialize;
@@ -40,10 +41,10 @@ pub(super) fn build(profile: &Profile, name: &str, mut settings: Table, place: &
             Ok(Arc::new(FolderFiles::new(name, Arc::new(LocalStorage::new("/".into())), inner)))
         }
         (None, Some(location)) => {
-            let bucket = Bucket {
+            let bucket = S3Place {
                 location,
                 endpoint: storage.endpoint,
-                region: storage.region.unwrap_or_else(|| "us-east-1".to_owned()),
+                region: storage.region.unwrap_or_else(|| REGION.to_owned()),
                 keys: storage.access_key.zip(storage.secret_key),
             };
             Ok(Arc::new(BucketFiles::new(name, &bucket)?))

@@ -16,6 +16,7 @@
 
 use super::secrets;
 use crate::profile::{Profile, typed};
+use dataflow_connectors::s3::REGION;
 use dataflow_core::{Environment, Error, Result};
 use dataflow_iceberg::{
     CatalogSettings, CompactionSettings, IcebergSink, MaintenanceSettings, S3Keys, S3Settings, Secret, SinkSettings,
@@ -183,7 +184,7 @@ pub(super) fn build(
             let s3 = S3Settings {
                 path_style: storage.endpoint.is_some(),
                 endpoint: storage.endpoint,
-                region: storage.region.unwrap_or_else(|| "us-east-1".to_owned()),
+                region: storage.region.unwrap_or_else(|| REGION.to_owned()),
                 keys: keys.map(|(access_key, secret)| S3Keys { access_key, secret_key: Secret::new(secret) }),
             };
             StorageSettings::S3 { location, s3 }

@@ -12,7 +12,8 @@
 
 use super::secrets;
 use crate::profile::{Profile, typed};
-use dataflow_connectors::source::objects::{Location, ObjectsSettings, ObjectsSource, S3Access};
+use dataflow_connectors::s3::{REGION, S3Place};
+use dataflow_connectors::source::objects::{Location, ObjectsSettings, ObjectsSource};
 use dataflow_core::{Environment, Error, Result, Storage};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -68,8 +69,8 @@ pub(super) fn build(
             return Err(Error::user(format!("reading {place}: it has one of 'access_key' and 'secret_key' only"))
                 .hint("set both, or none to ask the machine's role for keys"));
         }
-        let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-        Location::S3 { place: path, access: S3Access { endpoint, region, keys: access_key.zip(secret_key) } }
+        let region = region.unwrap_or_else(|| REGION.to_owned());
+        Location::S3(S3Place { location: path, endpoint, region, keys: access_key.zip(secret_key) })
     } else {
         if [&endpoint, &region, &access_key, &secret_key].into_iter().any(Option::is_some) {
             return Err(Error::user(format!("reading {place}: settings of an S3 service, and the folder '{path}'"))
