@@ -7,22 +7,17 @@
 //! On worker 0. A repeat writes the same bytes under the same name, so there is no marker. A checkpoint waits for the frontier: what a
 //! checkpoint has behind it is never made again, so by then it must be written. What may succeed later is tried again.
 
+use crate::backoff::Backoff;
 use crate::link::{Link, waker};
 use crate::plan::Plan;
 use dataflow_core::{ChainHash, Epoch, FileSink, OutputFile, Result, TaskState};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::{OutputBuilder, builder_rc::OperatorBuilder};
-
-/// Pause after a put that may succeed later, doubled each time up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Files of an epoch.
 type Request = (Epoch, Vec<OutputFile>);
@@ -84,7 +79,7 @@ pub(crate) fn files<'s>(
 
 fn spawn(plan: &Plan, sink: &Arc<dyn FileSink>) -> Link<Request, Result<()>> {
     let (sink, control, clock) = (sink.clone(), plan.control.clone(), plan.environment.clock.clone());
-    let (mut waiting, mut pause): (VecDeque<Request>, _) = (VecDeque::new(), PAUSE_MIN);
+    let (mut waiting, mut backoff): (VecDeque<Request>, _) = (VecDeque::new(), Backoff::default());
     let task = format!("files {}", sink.name());
     Link::spawn(&*plan.environment.spawner, &task, usize::MAX, move |requests, replies| {
         waiting.extend(requests);
@@ -94,15 +89,13 @@ fn spawn(plan: &Plan, sink: &Arc<dyn FileSink>) -> Link<Request, Result<()>> {
                     tracing::info!(sink = sink.name(), epoch, files = files.len(), "files written");
                     control.measures.tables.succeeded(sink.name(), "put");
                     waiting.pop_front();
-                    pause = PAUSE_MIN;
+                    backoff.reset();
                     replies.send(Ok(()));
                 }
                 Err(error) if error.transient && !control.has_failed() => {
                     tracing::warn!(sink = sink.name(), "{error}; it is tried again");
                     control.measures.tables.failed(sink.name(), "put", &error, clock.wall());
-                    let now = pause;
-                    pause = PAUSE_MAX.min(2 * pause);
-                    return TaskState::Sleeping(now);
+                    return TaskState::Sleeping(backoff.pause());
                 }
                 Err(error) => {
                     replies.send(Err(error));

@@ -15,6 +15,7 @@
 //! generation through [`control::Control::fail`]: timely is fail-stop and is used so (DESIGN section 8).
 
 mod alarm;
+mod backoff;
 pub mod binder;
 pub mod checkpoint;
 pub mod checkpoint_writer;

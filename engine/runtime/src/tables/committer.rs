@@ -8,6 +8,7 @@
 use super::index::Intent;
 use super::rewrites::RewriteTask;
 use super::{Schemas, TableConnection};
+use crate::backoff::Backoff;
 use crate::control::Control;
 use crate::link::{Link, waker};
 use crate::plan::Plan;
@@ -17,17 +18,12 @@ use dataflow_core::{
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::{OutputBuilder, builder_rc::OperatorBuilder};
 
-/// Pause after a commit that may succeed later, doubled each time up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What is tried again, to who watches.
 const COMMIT: &str = "commit";
 
@@ -159,7 +155,7 @@ fn spawn(plan: &Plan, connection: &Arc<TableConnection>, schemas: &Arc<Schemas>)
         last,
         finished: BTreeMap::new(),
         waiting: VecDeque::new(),
-        pause: PAUSE_MIN,
+        backoff: Backoff::default(),
         control: plan.control.clone(),
         clock: plan.environment.clock.clone(),
     };
@@ -170,17 +166,15 @@ fn spawn(plan: &Plan, connection: &Arc<TableConnection>, schemas: &Arc<Schemas>)
         while let Some(request) = commits.waiting.pop_front() {
             match commits.commit(&request) {
                 Ok(epoch) => {
-                    commits.pause = PAUSE_MIN;
+                    commits.backoff.reset();
                     control.measures.tables.succeeded(&sink, COMMIT);
                     replies.send(Ok(epoch));
                 }
                 Err(error) if error.transient && !control.has_failed() => {
                     tracing::warn!(sink, "{error}; the commit is tried again");
                     control.measures.tables.failed(&sink, COMMIT, &error, commits.clock.wall());
-                    let pause = commits.pause;
-                    commits.pause = PAUSE_MAX.min(2 * pause);
                     commits.waiting.push_front(request);
-                    return TaskState::Sleeping(pause);
+                    return TaskState::Sleeping(commits.backoff.pause());
                 }
                 Err(error) => {
                     replies.send(Err(error));
@@ -213,7 +207,7 @@ struct Commits {
     /// That of those which were made, or found, since the start.
     finished: BTreeMap<String, Epoch>,
     waiting: VecDeque<Request>,
-    pause: Duration,
+    backoff: Backoff,
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
 }
