@@ -117,6 +117,7 @@ fn the_lake_met_what_it_is_about(report: &Report) {
         ("intents committed by a restart", report.intents_restored),
         ("rewritten files", report.rewrites),
         ("rewrites committed by a restart", report.rewrites_restored),
+        ("expired snapshots", report.expired),
         ("tables ahead of the checkpoint", report.tables_ahead),
         ("replays of epochs that a table has", report.table_replays_dropped),
         ("calls of a catalog that is away", report.catalog_away),

@@ -194,7 +194,12 @@ impl TableCommitter for Commits {
         let settings = self.settings();
         let keep = Keep {
             newest: settings.keep_snapshots,
-            since_ms: opened.session().now_ms() - settings.keep.as_millis() as i64,
+            // Where no age is asked for none is young, whatever a clock that was ahead has stamped.
+            since_ms: if settings.keep.is_zero() {
+                i64::MAX
+            } else {
+                opened.session().now_ms() - settings.keep.as_millis() as i64
+            },
             from_epoch: restorable.oldest,
             named,
         };
