@@ -47,6 +47,8 @@ pub enum Bug {
     TableFilesNotSynced,
     /// A process whose table another generation has goes on committing.
     FencedCommitterGoesOn,
+    /// A start that passes over a damaged checkpoint leaves the commits under way that only that one knows.
+    OthersNotShutOut,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn seeds(graph: Graph) -> std::ops::Range<u64> {
     match graph {
         Graph::Logins => 0..200,
-        Graph::Lake => 0..300,
+        Graph::Lake => 0..400,
     }
 }
 
@@ -77,4 +77,5 @@ planted! {
     table_marker_ignored: TableMarkerIgnored,
     table_files_not_synced: TableFilesNotSynced,
     fenced_committer_goes_on: FencedCommitterGoesOn,
+    others_not_shut_out: OthersNotShutOut,
 }
