@@ -13,6 +13,7 @@ import unittest
 import engines
 import flame
 import ingest
+import lake
 import live
 import recovery
 import report
@@ -102,8 +103,20 @@ def case_idle(scene, options, results):
     rounds(options, "idle", {name: lambda name=name: live.idle(scene, options, name) for name in options.engines}, results)
 
 
+def case_lakehouse(scene, options, results):
+    """Ours, the lakehouse job: changes through all its views, and what its tables cost a reader."""
+    shop = lake.Shop(scene, options.events)
+    rounds(options, f"lakehouse, {options.events:,} events", {OURS: shop.views}, results)
+    if figures := attempt(options, "lakehouse, live", shop.live):
+        results["lakehouse, one change more"] = {OURS: [figures]}
+    for variant, figures in attempt(options, "lakehouse, reading", lambda: list(shop.reads())) or []:
+        results.setdefault(f"lakehouse, reading{figures.pop('of')}", {}).setdefault(f"{OURS}, {variant}", []).append(figures)
+    scene.drop(shop.folder)
+
+
 CASES = {name.removeprefix("case_"): case for name, case in list(globals().items()) if name.startswith("case_")}
-OURS_ALONE = {"memory", "state", "keys", "ingest", "hotkey", "partitions"}
+OURS_ALONE = {"memory", "state", "keys", "ingest", "hotkey", "partitions", "lakehouse"}
+WITHOUT_SERVICES = {"memory", "lakehouse"}
 
 
 def offers(options, jobs):
@@ -204,7 +217,7 @@ def main():
     started, results = time.monotonic(), {}
     facts = report.about(options)
     try:
-        with Scene(folder, with_services=set(options.cases) != {"memory"}) as scene:
+        with Scene(folder, with_services=not set(options.cases) <= WITHOUT_SERVICES) as scene:
             for case in options.cases:
                 attempt(options, f"case {case}", lambda case=case: CASES[case](scene, options, results))
                 scene.keeps_logs = bool(options.failures)

@@ -1,5 +1,7 @@
-//! `loadgen`: writes the made-up logins to a folder or to Kafka, and their geography; the made-up shop to a folder, a database, objects.
+//! `loadgen`: writes the made-up logins to a folder or to Kafka, and their geography; the made-up shop to a folder, a database, objects;
+//! and takes resources from whoever runs beside it.
 
+mod pressure_verb;
 mod shop_verb;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -56,6 +58,9 @@ enum Verb {
     /// A shop's database changes and pageviews, to a folder, Postgres, objects. Without --events or --seconds until Ctrl-C.
     #[command(after_help = shop_verb::EXAMPLES)]
     Shop(Box<shop_verb::ShopArgs>),
+    /// Processors, memory, disk that others then lack. Without --seconds until Ctrl-C.
+    #[command(after_help = pressure_verb::EXAMPLES)]
+    Pressure(pressure_verb::PressureArgs),
     /// The IP geography of the made-up addresses, as CSV.
     #[command(after_help = "Example:\n  loadgen geo --out ip_geo.csv\n\nExit codes: see loadgen --help.")]
     Geo {
@@ -294,6 +299,7 @@ fn main() -> ExitCode {
     let result = match verb {
         Verb::Logins(arguments) => logins(&arguments, output),
         Verb::Shop(arguments) => shop_verb::run(&arguments, output),
+        Verb::Pressure(arguments) => pressure_verb::run(&arguments, output),
         Verb::Geo { out: Some(out) } => std::fs::write(&out, geography::csv())
             .map_err(|cause| Error::outside(format!("write '{}'", out.display())).because(cause)),
         Verb::Geo { out: None } => std::io::stdout()

@@ -131,6 +131,42 @@ fn the_summary_as_json_and_the_exit_codes() {
 }
 
 #[test]
+fn pressure_takes_what_it_says_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_str().unwrap();
+    let words = ["--cpus", "1", "--memory-mb", "64", "--disk", place, "--disk-mb", "8", "--seconds", "30"];
+    let child = loadgen(&["pressure", "--output", "json"]).args(words).spawn().unwrap();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).map(str::trim).map(str::to_owned);
+        line.and_then(|line| line.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let began = Instant::now();
+    while resident() < 64 << 10 || std::fs::read_dir(folder.path()).unwrap().count() == 0 {
+        assert!(began.elapsed() < PATIENCE, "{} KiB are held", resident());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let said = end(child);
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stderr));
+    let summary: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert!(summary["bytes_written"].as_u64().unwrap() > 0 && summary["rounds"].as_u64().unwrap() > 0, "{summary}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    let failed = |words: &[&str], code: i32, part: &str| {
+        let said = loadgen(words).output().unwrap();
+        assert_eq!(
+            (said.status.code(), text(&said.stderr).contains(part)),
+            (Some(code), true),
+            "{}",
+            text(&said.stderr)
+        );
+    };
+    failed(&["pressure"], 2, "--cpus, --memory-mb or --disk");
+    failed(&["pressure", "--cpus", "1", "--disk", "/no/such/folder", "--seconds", "600"], 3, "/no/such/folder");
+}
+
+#[test]
 fn a_shop_s_objects_hold_its_pageviews_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();

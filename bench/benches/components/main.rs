@@ -7,6 +7,7 @@
 //! | `history` | a login through the keyed history, with two detectors and with the six of a user |
 //! | `rows` | a login, and a finding, as a row of the sink |
 //! | `epoch` | an epoch without a record through a whole job |
+//! | `parquet` | rows of a table into a file, beside Arrow's own writer |
 //!
 //! Kafka's part is not here, since it needs a broker: `bench/run ingest`.
 
@@ -14,6 +15,7 @@ mod avro;
 mod epoch;
 mod history;
 mod logins;
+mod parquet;
 mod rows;
 mod state;
 
@@ -21,5 +23,13 @@ mod state;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-criterion::criterion_group!(components, avro::bench, state::bench, history::bench, rows::bench, epoch::bench);
+criterion::criterion_group!(
+    components,
+    avro::bench,
+    state::bench,
+    history::bench,
+    rows::bench,
+    epoch::bench,
+    parquet::bench
+);
 criterion::criterion_main!(components);

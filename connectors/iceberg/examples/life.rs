@@ -12,8 +12,8 @@ use dataflow_core::{
     Result, Row, Spawner, TableSchema, Task, TotalF64, Waker,
 };
 use dataflow_iceberg::{
-    CatalogSettings, Intent, Outcome, PartitionBy, Place, Purpose, S3Keys, S3Settings, Secret, SortBy, StorageSettings,
-    Table, TableName, TableSpec, Transform, Warehouse, WarehouseSettings,
+    CatalogSettings, FileSettings, Intent, Outcome, PartitionBy, Place, Purpose, S3Keys, S3Settings, Secret, SortBy,
+    StorageSettings, Table, TableName, TableSpec, Transform, Warehouse, WarehouseSettings,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -100,6 +100,7 @@ fn spec(name: &str, with_note: bool) -> TableSpec {
         schema: TableSchema { columns: columns.collect(), key: vec![0] },
         partition: vec![PartitionBy { column: "at".to_owned(), transform: Transform::Day }],
         sort: vec![SortBy { column: "id".to_owned(), descending: false }],
+        files: FileSettings::default(),
     }
 }
 
@@ -138,7 +139,8 @@ impl Sink {
         let marker = Marker { lineage: Lineage(1), generation, epoch: self.epoch, chain: ChainHash([1; 16]) };
         let (table, parent) = (self.table.uuid(), self.table.snapshot());
         let (data, deletes, removed) = (vec![], vec![], vec![]);
-        Intent { table, marker, first_epoch: self.epoch, parent, purpose: Purpose::Rows, data, deletes, removed }
+        let (first_epoch, purpose) = (self.epoch, Purpose::Rows);
+        Intent { table, marker, first_epoch, parent, is_alone: false, purpose, data, deletes, removed }
     }
 
     fn upsert(&mut self, ids: impl Iterator<Item = i64>, version: i64) -> Result<()> {

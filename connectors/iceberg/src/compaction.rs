@@ -8,6 +8,7 @@
 //! row groups of the new file are in memory.
 
 use crate::file::NewFile;
+use crate::file_format::target_bytes;
 use crate::scan::{LiveFile, Scan, live_files};
 use crate::table::Table;
 use dataflow_core::{MovedRows, Result, RowLocation};
@@ -70,7 +71,7 @@ impl Table {
             return Ok(None);
         }
         let files = live_files(self.session(), &now, Some(snapshot))?;
-        let chosen = choose(candidates(&files), self.target_bytes(), how);
+        let chosen = choose(candidates(&files), target_bytes(&self.metadata()), how);
         if chosen.is_empty() {
             return Ok(None);
         }

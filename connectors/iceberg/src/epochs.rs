@@ -3,6 +3,7 @@
 //!
 //! Only the committer adds to it, after the last commit of an epoch, and with the same marker: so an epoch is in it once.
 
+use crate::file_format::FileSettings;
 use crate::intent::{Intent, Outcome, Purpose};
 use crate::scan;
 use crate::schema::TableSpec;
@@ -28,7 +29,8 @@ fn spec(table: TableName) -> TableSpec {
         column("table_name", ColumnType::Text),
         column("snapshot_id", ColumnType::Long),
     ];
-    TableSpec { table, schema: TableSchema { columns, key: vec![] }, partition: vec![], sort: vec![] }
+    let (schema, files) = (TableSchema { columns, key: vec![] }, FileSettings::default());
+    TableSpec { table, schema, partition: vec![], sort: vec![], files }
 }
 
 impl EpochsTable {
@@ -58,6 +60,7 @@ impl EpochsTable {
             marker: *marker,
             first_epoch: last + 1,
             parent: table.snapshot(),
+            is_alone: false,
             purpose: Purpose::Rows,
             data: writer.finish()?,
             deletes: Vec::new(),

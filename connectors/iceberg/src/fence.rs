@@ -5,7 +5,7 @@
 
 use crate::catalog::{Catalog, CommitError, TableName};
 use crate::commit::{ATTEMPTS_MAX, requirements};
-use crate::history::{admit, standing};
+use crate::history::{admit, is_changed_by_others, standing};
 use crate::marker;
 use crate::session::Session;
 use crate::snapshot::{Change, prepare};
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// The entry of a snapshot's summary that says that it changes nothing.
 pub(crate) const FENCE: &str = "dataflow.fence";
+/// What it says where others have changed the table below it since the last commit of ours.
+pub(crate) const OVER_OTHERS: &str = "over-others";
 
 /// Whether the current snapshot is the fence of this generation.
 fn is_fenced(name: &TableName, table: &TableMetadata, generation: Generation) -> Result<bool> {
@@ -45,7 +47,8 @@ pub(crate) fn shut_out_others(
         let first = Marker { lineage, generation, epoch: 0, chain: ChainHash::default() };
         let marker = marker::write(&Marker { generation, ..has.unwrap_or(first) });
         let mut summary = marker.clone();
-        summary.insert(FENCE.to_owned(), "true".to_owned());
+        let is_over_others = is_changed_by_others(name, &now.metadata, lineage)?;
+        summary.insert(FENCE.to_owned(), if is_over_others { OVER_OTHERS } else { "true" }.to_owned());
         let change = Change { operation: Operation::Append, added: Vec::new(), removed: BTreeSet::new(), summary };
         let (_, mut updates) = prepare(session, &now.metadata, &change)?;
         updates.push(TableUpdate::SetProperties { updates: marker });

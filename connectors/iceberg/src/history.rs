@@ -7,7 +7,7 @@
 //! An expired snapshot cuts the chain: then it does not reach the root, and the marker in the table's properties speaks for what is gone.
 
 use crate::catalog::TableName;
-use crate::fence::FENCE;
+use crate::fence::{FENCE, OVER_OTHERS};
 use crate::intent::{COMPACTION, Intent, Purpose};
 use crate::marker;
 use dataflow_core::planted::{Bug, is_planted};
@@ -180,6 +180,24 @@ pub(crate) fn is_rewritten(
     Ok(is_rewritten)
 }
 
+/// Whether others have changed the table since the last commit of `lineage`, as far as its history tells. A fence says what was below it.
+///
+/// # Errors
+/// When a marker cannot be read.
+pub(crate) fn is_changed_by_others(name: &TableName, table: &TableMetadata, lineage: Lineage) -> Result<bool> {
+    for snapshot in Ancestry::of(table).snapshots {
+        let summary = &snapshot.summary().additional_properties;
+        let is_ours = marker::read(name, summary)?.is_some_and(|marker| marker.lineage == lineage);
+        match summary.get(FENCE) {
+            _ if !is_ours => return Ok(true),
+            Some(says) if says == OVER_OTHERS => return Ok(true),
+            Some(_) => {}
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
 fn is_fence(snapshot: &SnapshotRef) -> bool {
     snapshot.summary().additional_properties.contains_key(FENCE)
 }
@@ -279,7 +297,7 @@ fn on_top(
         Purpose::Compaction { .. } if !is_ours || !newer.iter().all(|snapshot| is_fence(snapshot)) => Verdict::Foreign,
         // What others have rewritten is not where our index has it, now or for the intents that come after this one.
         // Rows of a table without a key are added whatever became of others; should one go later, its file is looked for.
-        Purpose::Rows if !is_ours && (needs_index || !only_adds && !is_append) => Verdict::Foreign,
+        Purpose::Rows if !is_ours && (intent.is_alone || needs_index || !only_adds && !is_append) => Verdict::Foreign,
         _ => Verdict::Commit,
     })
 }

@@ -23,6 +23,8 @@ pub struct Intent {
     /// The snapshot that the positions of deletes speak of: what the sink's index described, before intents of ours that wait. `None`: the
     /// table had none.
     pub parent: Option<i64>,
+    /// Whether nothing of others may have come since, not even rows.
+    pub is_alone: bool,
     /// What it is for.
     pub purpose: Purpose,
     /// New data files.

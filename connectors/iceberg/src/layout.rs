@@ -1,16 +1,19 @@
-//! How a table's files are laid out, as settings write it: `day(created_at)`, `bucket(16, id)`, `created_at desc`.
+//! How a table's rows are laid out in files, as settings write it: `day(created_at)`, `bucket(16, id)`, `created_at desc`.
 
+use crate::file_format::FileSettings;
 use crate::schema::{PartitionBy, SortBy, Transform};
 use dataflow_core::{Error, Result};
 use std::str::FromStr;
 
-/// How the rows of a table are divided and ordered. A change holds for new files.
+/// How the rows of a table are divided, ordered and written. A change holds for new files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableLayout {
     /// The partitions, outermost first.
     pub partition: Vec<PartitionBy>,
     /// The order within a file.
     pub sort: Vec<SortBy>,
+    /// How files are written.
+    pub files: FileSettings,
 }
 
 impl FromStr for PartitionBy {

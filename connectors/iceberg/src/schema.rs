@@ -4,6 +4,7 @@
 //! longer stays in the table, optional, and is null in new rows.
 
 use crate::catalog::TableName;
+use crate::file_format::FileSettings;
 use dataflow_core::{Column, ColumnType, Error, Result, TableSchema};
 use iceberg::TableUpdate;
 use iceberg::spec::{
@@ -11,6 +12,7 @@ use iceberg::spec::{
     Transform as IcebergTransform, Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A table as a job wants it. Tables are of Iceberg's format version 2, which every reader knows.
@@ -25,6 +27,9 @@ pub struct TableSpec {
     pub partition: Vec<PartitionBy>,
     /// How rows lie within a file; empty: as they come.
     pub sort: Vec<SortBy>,
+    /// How its files are written.
+    #[serde(default)]
+    pub files: FileSettings,
 }
 
 /// One level of a table's partitions.
@@ -233,6 +238,18 @@ pub(crate) fn order(spec: &TableSpec, schema: &Schema) -> Result<SortOrder> {
     Ok(SortOrder { order_id, fields })
 }
 
+/// The properties that say how the files of `spec` are written.
+pub(crate) fn files(spec: &TableSpec) -> Result<BTreeMap<String, String>> {
+    if let Some(unknown) = spec.files.bloom_filters.iter().find(|column| spec.schema.position(column).is_none()) {
+        let what = format!(
+            "make Bloom filters of the column '{unknown}' of the table '{}': it has none of this name",
+            spec.table
+        );
+        return Err(Error::user(what).hint("name one of the table's columns"));
+    }
+    Ok(spec.files.properties())
+}
+
 /// The updates that make the table `now` one of `spec`; empty when it is.
 pub(crate) fn changes(spec: &TableSpec, now: &TableMetadata) -> Result<Vec<TableUpdate>> {
     let mut updates = Vec::new();
@@ -256,6 +273,11 @@ pub(crate) fn changes(spec: &TableSpec, now: &TableMetadata) -> Result<Vec<Table
         let sort_order = if order.is_unsorted() { order } else { order.with_order_id(id) };
         updates.push(TableUpdate::AddSortOrder { sort_order });
         updates.push(TableUpdate::SetDefaultSortOrder { sort_order_id: i64::from(LAST_ADDED) });
+    }
+    let mut wanted = files(spec)?;
+    wanted.retain(|property, value| now.properties().get(property) != Some(value));
+    if !wanted.is_empty() {
+        updates.push(TableUpdate::SetProperties { updates: wanted.into_iter().collect() });
     }
     Ok(updates)
 }

@@ -14,12 +14,12 @@ use crate::layout::TableLayout;
 use crate::{Table, TableName, TableSpec, Warehouse, WarehouseSettings};
 use commits::Commits;
 use dataflow_core::{
-    Environment, Epoch, Error, Marker, Result, Row, RowLocation, SinkIdentity, TableChanges, TableCommitter,
-    TableCompactor, TableFiles, TableSchema, TableSink, TableWriter,
+    Environment, Epoch, Error, Marker, OnForeignCommit, Result, Row, RowLocation, SinkIdentity, TableChanges,
+    TableCommitter, TableCompactor, TableFiles, TableSchema, TableSink, TableWriter,
 };
 use rewrites::Rewrites;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use uuid::Uuid;
@@ -42,12 +42,14 @@ pub struct SinkSettings {
     pub maintenance: MaintenanceSettings,
     /// How tables are laid out that are not as they come.
     pub layouts: BTreeMap<String, TableLayout>,
+    /// What is done about a table kept with an index when others have changed rows of it.
+    pub on_foreign_commit: OnForeignCommit,
 }
 
 impl Default for SinkSettings {
     fn default() -> SinkSettings {
         let (epochs, maintenance) = ("dataflow.epochs".to_owned(), MaintenanceSettings::default());
-        SinkSettings { epochs, maintenance, layouts: BTreeMap::new() }
+        SinkSettings { epochs, maintenance, layouts: BTreeMap::new(), on_foreign_commit: OnForeignCommit::default() }
     }
 }
 
@@ -216,9 +218,10 @@ impl IcebergSink {
 
     fn handle(&self, schemas: &BTreeMap<String, TableSchema>) -> Handle {
         let specs = schemas.iter().filter_map(|(table, schema)| {
-            let TableLayout { partition, sort } = self.shared.settings.layouts.get(table).cloned().unwrap_or_default();
+            let TableLayout { partition, sort, files } =
+                self.shared.settings.layouts.get(table).cloned().unwrap_or_default();
             let name = self.tables.get(table)?.clone();
-            Some((table.clone(), TableSpec { table: name, schema: schema.clone(), partition, sort }))
+            Some((table.clone(), TableSpec { table: name, schema: schema.clone(), partition, sort, files }))
         });
         Handle { specs: specs.collect(), shared: self.shared.clone() }
     }
@@ -278,6 +281,21 @@ impl TableSink for IcebergSink {
         let warehouse = self.shared.warehouse()?;
         let mut tables = self.tables.values();
         tables.try_for_each(|name| warehouse.shut_out_others(name, identity.lineage, identity.generation))
+    }
+
+    fn changed_by_others(&self, identity: &SinkIdentity) -> Result<BTreeSet<String>> {
+        let warehouse = self.shared.warehouse()?;
+        let mut changed = BTreeSet::new();
+        for (table, name) in &self.tables {
+            if warehouse.is_changed_by_others(name, identity.lineage)? {
+                changed.insert(table.clone());
+            }
+        }
+        Ok(changed)
+    }
+
+    fn on_foreign_commit(&self) -> OnForeignCommit {
+        self.shared.settings.on_foreign_commit
     }
 
     fn writer(&self, _: usize, schemas: &BTreeMap<String, TableSchema>) -> Box<dyn TableWriter> {
@@ -345,6 +363,18 @@ impl TableWriter for Handle {
             for found in opened.scan_keys(snapshot)? {
                 let (key, place) = found?;
                 f(key, place.into())?;
+            }
+        }
+        Ok(marker)
+    }
+
+    fn scan_rows(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
+        let opened = self.table(table)?;
+        let marker = opened.marker()?;
+        if let Some(snapshot) = opened.snapshot() {
+            for found in opened.scan(snapshot)? {
+                let (row, place) = found?;
+                f(row, place.into())?;
             }
         }
         Ok(marker)

@@ -11,7 +11,7 @@ use crate::marker;
 use crate::scan::{self, Changes, FileRows, Scan};
 use crate::schema::TableSpec;
 use crate::session::Session;
-use crate::writer::{DataWriter, Place, TARGET_FILE_BYTES};
+use crate::writer::{DataWriter, Place};
 use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema, TableState};
 use iceberg::TableUpdate;
 use iceberg::spec::{Operation, Struct, TableMetadataRef};
@@ -175,15 +175,7 @@ impl Table {
     /// # Errors
     /// When the table has a column or a partition that is not written here.
     pub fn writer(&self) -> Result<DataWriter> {
-        let (now, target) = (self.metadata(), self.target_bytes());
-        DataWriter::new(self.session.clone(), self.partitions.clone(), now, self.spec.schema.clone(), target)
-    }
-
-    /// Bytes at which a data file is ended.
-    pub(crate) fn target_bytes(&self) -> u64 {
-        let now = self.metadata();
-        let target = now.properties().get("write.target-file-size-bytes").and_then(|bytes| bytes.parse().ok());
-        target.unwrap_or(TARGET_FILE_BYTES)
+        DataWriter::new(self.session.clone(), self.partitions.clone(), self.metadata(), self.spec.schema.clone())
     }
 
     /// Writes delete files for positions of data files: those of the table, and those that are written and wait in intents of this table.
@@ -252,8 +244,7 @@ impl Table {
         let table = self.name();
         let what =
             format!("commit to the table '{table}': somebody else's snapshot ({current}) is on top of this job's");
-        Error::doubt(what)
-            .hint("take it back (roll the table back to this job's snapshot), or start over with a new table")
+        Error::doubt(what).hint("roll the table back to this job's snapshot")
     }
 
     /// The live rows of a snapshot.

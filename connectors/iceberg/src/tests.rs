@@ -13,8 +13,8 @@ use crate::commit::requirements;
 use crate::marker::Properties;
 use crate::snapshot::{Change, prepare};
 use crate::{
-    CatalogSettings, Intent, NewFile, Outcome, Place, Purpose, StorageSettings, Table, TableName, TableSpec, Warehouse,
-    WarehouseSettings,
+    CatalogSettings, FileSettings, Intent, NewFile, Outcome, Place, Purpose, StorageSettings, Table, TableName,
+    TableSpec, Warehouse, WarehouseSettings,
 };
 use dataflow_core::{
     ChainHash, Clock, Column, ColumnType, Datum, Environment, Generation, Lineage, Marker, Micros, Random, Row,
@@ -82,7 +82,7 @@ fn named(name: &str) -> TableName {
 fn users() -> TableSpec {
     let columns = vec![column("id", ColumnType::Long, false), column("name", ColumnType::Text, true)];
     let schema = TableSchema { columns, key: vec![0] };
-    TableSpec { table: named("users"), schema, partition: vec![], sort: vec![] }
+    TableSpec { table: named("users"), schema, partition: vec![], sort: vec![], files: FileSettings::default() }
 }
 
 fn user(id: i64, name: &str) -> Row {
@@ -113,6 +113,7 @@ fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: Vec<NewFile>) 
         marker: marker(epoch),
         first_epoch: epoch,
         parent: table.snapshot(),
+        is_alone: false,
         purpose: Purpose::Rows,
         data,
         deletes,

@@ -2,9 +2,9 @@
 
 use crate::catalog::{Catalog, CommitError, DELETE_OLD_METADATA, Loaded, RestCatalog, SqliteCatalog, TableName};
 use crate::fence::shut_out_others;
-use crate::history::{Ancestry, standing};
+use crate::history::{Ancestry, is_changed_by_others, standing};
 use crate::marker;
-use crate::schema::{TableSpec, changes, new_schema, order, partitions};
+use crate::schema::{TableSpec, changes, files, new_schema, order, partitions};
 use crate::session::{Session, Sleep};
 use crate::settings::{CatalogSettings, StorageSettings, WarehouseSettings};
 use crate::storage::{self, Disk};
@@ -12,6 +12,7 @@ use crate::table::Table;
 use dataflow_core::{Environment, Error, Generation, Lineage, Marker, Result, SinkIdentity};
 use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{TableCreation, TableRequirement, TableUpdate};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,14 @@ impl Warehouse {
         self.catalog.load(name)?.map_or(Ok(None), |found| standing(name, &found.metadata))
     }
 
+    /// Whether others have changed a table since the last commit of `lineage`; no where there is no such table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_changed_by_others(&self, name: &TableName, lineage: Lineage) -> Result<bool> {
+        self.look(name)?.map_or(Ok(false), |found| is_changed_by_others(name, &found.metadata, lineage))
+    }
+
     /// Says in whose name files are written from now on. The first call counts.
     pub fn own(&self, owner: &SinkIdentity) {
         self.session.own(owner.clone());
@@ -172,7 +181,9 @@ impl Warehouse {
             (DELETE_OLD_METADATA, "true"),
             ("write.metadata.previous-versions-max", "100"),
         ];
-        let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let mut properties: BTreeMap<String, String> =
+            properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        properties.extend(files(spec)?);
         let creation = TableCreation::builder()
             .name(spec.table.name.clone())
             .schema(schema)

@@ -8,8 +8,9 @@
 
 use crate::columns;
 use crate::file::NewFile;
+use crate::file_format::FileFormat;
 use crate::names;
-use crate::parquet_file::{OpenFile, properties};
+use crate::parquet_file::OpenFile;
 use crate::session::Session;
 use crate::table::Partitions;
 use arrow_array::{ArrayRef, RecordBatch};
@@ -24,8 +25,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Files at which a new one is begun, in bytes, where the table's properties do not say (`write.target-file-size-bytes`).
-pub const TARGET_FILE_BYTES: u64 = 128 << 20;
 /// Rows that are handed to the Parquet writer at once.
 const BATCH_ROWS: usize = 8_192;
 /// Files that a writer has open at once, one for each partition it meets. Each holds a row group in memory; with more partitions the one
@@ -60,7 +59,7 @@ pub struct DataWriter {
     levels: Vec<Level>,
     /// (place in a row, descending).
     order: Vec<(usize, bool)>,
-    target_bytes: u64,
+    format: FileFormat,
     open: BTreeMap<Row, Open>,
     done: Vec<NewFile>,
     batches: u64,
@@ -89,8 +88,8 @@ impl DataWriter {
         partitions: Arc<Partitions>,
         table: TableMetadataRef,
         rows: TableSchema,
-        target_bytes: u64,
     ) -> Result<DataWriter> {
+        let format = FileFormat::of(&table)?;
         let schema = table.current_schema().clone();
         let arrow = schema_to_arrow_schema(&schema).map_err(|e| Error::us("make an Arrow schema").because(e))?;
         let places: Vec<_> = schema.as_struct().fields().iter().map(|field| rows.position(&field.name)).collect();
@@ -116,7 +115,7 @@ impl DataWriter {
             places,
             levels,
             order,
-            target_bytes,
+            format,
             open,
             done,
             batches: 0,
@@ -191,7 +190,7 @@ impl DataWriter {
             .collect();
         let batch = RecordBatch::try_new(self.arrow.clone(), columns?);
         let batch = batch.map_err(|e| Error::us("make a batch of rows").because(e))?;
-        if self.open.get(key).is_some_and(|open| open.file.bytes() >= self.target_bytes) {
+        if self.open.get(key).is_some_and(|open| open.file.bytes() >= self.format.target_bytes) {
             self.end_partition(key)?;
         }
         if !self.open.contains_key(key) {
@@ -210,7 +209,7 @@ impl DataWriter {
             self.end_partition(&oldest.expect("there are as many as the bound"))?;
         }
         let path = format!("{}/data/{}.parquet", self.table.location(), names::fresh(&self.session));
-        let file = OpenFile::start(&self.session, path.clone(), self.schema.clone(), properties().build())?;
+        let file = OpenFile::start(&self.session, path.clone(), self.schema.clone(), self.format.how.clone())?;
         let open = Open { file, path: path.into(), used: self.batches, is_sorted: !self.order.is_empty() };
         self.open.insert(key.clone(), open);
         Ok(())

@@ -42,6 +42,8 @@ pub struct Error {
     pub fault: Fault,
     /// Whether the same call may succeed later.
     pub transient: bool,
+    /// Whether a new start of the job deals with it: what changed outside is looked at then.
+    pub restart: bool,
     /// What was attempted and on what object (in single quotes), lower case, no full stop.
     pub what: String,
     /// What the user can do about it, if anything is known.
@@ -53,7 +55,7 @@ pub struct Error {
 impl Error {
     /// An error of the given fault, not worth repeating.
     pub fn new(fault: Fault, what: impl Into<String>) -> Error {
-        Error { fault, transient: false, what: what.into(), hint: None, source: None }
+        Error { fault, transient: false, restart: false, what: what.into(), hint: None, source: None }
     }
 
     /// The settings, the command line or the job file are wrong.
@@ -84,6 +86,12 @@ impl Error {
     /// The same call may succeed later.
     pub fn retry(mut self) -> Error {
         self.transient = true;
+        self
+    }
+
+    /// A new start of the job deals with it.
+    pub fn restart(mut self) -> Error {
+        self.restart = true;
         self
     }
 

@@ -15,7 +15,7 @@
 
 use crate::{Epoch, Error, Marker, Micros, Result, Row, SinkIdentity, TableSchema};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Where a row of a table is: a data file, and the row's rank in it.
@@ -55,6 +55,8 @@ pub struct TableCommit {
     /// The epoch of the commit of this table before, whose rows the deletes speak of; 0 when there is none. That of `marker` itself when the
     /// table has the rows by its marker, and only the rewrite may be missing.
     pub after: Epoch,
+    /// Whether its rows may go, so that the places of all of them are kept.
+    pub has_index: bool,
     /// The intents of all workers.
     pub intents: Vec<Vec<u8>>,
     /// The intents of a rewrite, of all workers: a snapshot of its own, after that of `intents` and with the same marker. None mostly.
@@ -81,6 +83,16 @@ pub struct TableRewrite {
     pub intent: Vec<u8>,
     /// Every row of the new files, in the order of where they are then.
     pub moved: Vec<MovedRows>,
+}
+
+/// What is done about a table that is kept with an index, when others have changed rows of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnForeignCommit {
+    /// The job stops.
+    #[default]
+    Stop,
+    /// The index is made anew, and the table what its view is.
+    Rebuild,
 }
 
 /// What checkpoints that are kept may bring back.
@@ -127,6 +139,19 @@ pub trait TableSink: Send + Sync {
     /// When a newer generation has a table, or the catalog can not be reached.
     fn shut_out_others(&self, identity: &SinkIdentity) -> Result<()>;
 
+    /// The tables that others have changed since the last commit of this job, as far as their histories tell. Changes nothing.
+    ///
+    /// # Errors
+    /// As of [`TableSink::open`].
+    fn changed_by_others(&self, _identity: &SinkIdentity) -> Result<BTreeSet<String>> {
+        Ok(BTreeSet::new())
+    }
+
+    /// What is done about those of them that are kept with an index.
+    fn on_foreign_commit(&self) -> OnForeignCommit {
+        OnForeignCommit::Stop
+    }
+
     /// The writer of one worker, for tables of these shapes. Cheap: tables are made or brought to their shapes at the first write.
     fn writer(&self, worker: usize, schemas: &BTreeMap<String, TableSchema>) -> Box<dyn TableWriter>;
 
@@ -158,6 +183,12 @@ pub trait TableWriter: Send {
     /// # Errors
     /// When the table can not be read, or what `f` returns.
     fn scan(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>>;
+
+    /// As [`TableWriter::scan`], with whole rows.
+    ///
+    /// # Errors
+    /// As [`TableWriter::scan`].
+    fn scan_rows(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>>;
 
     /// The keys of all rows in a data file that a [`TableCompactor`] has written, by position. To be read while other calls are made.
     ///

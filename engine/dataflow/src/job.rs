@@ -320,7 +320,8 @@ impl<'a, 's> Job<'a, 's> {
     /// # Errors
     /// When no sink of the profile takes the table.
     pub fn write_table<R: TableRow>(&mut self, view: View<'s, R>) -> Result<()> {
-        self.keep_table(R::TABLE, R::schema(), TableMode::Upsert, view.map(R::into_row))
+        let mode = if view.is_history() { TableMode::History } else { TableMode::Upsert };
+        self.keep_table(R::TABLE, R::schema(), mode, view.map(R::into_row))
     }
 
     /// Appends the rows of `view`, none of which ever goes, to its table. No state grows with the table.

@@ -64,7 +64,11 @@ impl JobStatus {
     /// Of one that has ended.
     pub(crate) fn ended(control: &Control, end: &Result<()>) -> JobStatus {
         let failure = end.as_ref().err().map(Failure::of);
-        let state = if failure.is_some() { "failed" } else { "stopped" };
+        let state = match end {
+            Ok(()) => "stopped",
+            Err(error) if error.restart => "restarting",
+            Err(_) => "failed",
+        };
         JobStatus { state, failure, retrying: retrying(control), counters: control.status.snapshot() }
     }
 }

@@ -221,8 +221,10 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         sinks: sink_facts,
     };
     start::check(&facts)?;
-    if !damaged.is_empty() && !setup.table_sinks.is_empty() && !is_planted(Bug::OthersNotShutOut) {
-        // What a checkpoint that is passed over had its tables told may be under way still, and this generation knows nothing of it.
+    let is_under_way = !damaged.is_empty() && !setup.table_sinks.is_empty() && !is_planted(Bug::OthersNotShutOut);
+    if is_under_way || table_sinks.values().any(|sink| sink.is_changed_by_others()) {
+        // What a checkpoint that is passed over had its tables told may be under way still, and this generation knows nothing of it. Nor is
+        // an intent committed to a table that others have changed.
         setup.table_sinks.iter().try_for_each(|sink| sink.shut_out_others(&identity))?;
         facts.sinks.truncate(row_sinks);
         (table_sinks, table_facts) = open_tables()?;

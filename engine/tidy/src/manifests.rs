@@ -50,6 +50,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 14] = [
             "dataflow-core",
             "dataflow-state",
             "dataflow-connectors",
+            "dataflow-iceberg",
             "dataflow-runtime",
             "dataflow-operators",
             "dataflow-loadgen",

@@ -40,12 +40,13 @@ use std::rc::Rc;
 pub struct View<'s, R: Clone + 'static> {
     pub(super) name: Rc<str>,
     pub(super) rows: VecCollection<'s, Epoch, R>,
+    pub(super) is_history: bool,
 }
 
 impl<'s, R: Clone + 'static> View<'s, R> {
     /// The view `name` over a collection.
     pub fn new(name: &str, rows: VecCollection<'s, Epoch, R>) -> View<'s, R> {
-        View { name: name.into(), rows }
+        View { name: name.into(), rows, is_history: false }
     }
 
     /// The rows of a table. Its columns are matched by name, so the table may have more of them, and in any order.
@@ -67,7 +68,12 @@ impl<'s, R: Clone + 'static> View<'s, R> {
 
     /// The same rows under another name: operators after this carry it.
     pub fn named(self, name: &str) -> View<'s, R> {
-        View::new(name, self.rows)
+        View { name: name.into(), ..self }
+    }
+
+    /// Whether some of its rows do not come again after a restart: whoever keeps them has all there is.
+    pub fn is_history(&self) -> bool {
+        self.is_history
     }
 
     /// The collection itself, for operators that are not here.
@@ -108,7 +114,7 @@ impl<'s, R: Clone + 'static> View<'s, R> {
 
     /// Another collection under this view's name.
     pub(super) fn with<S: Clone + 'static>(&self, rows: VecCollection<'s, Epoch, S>) -> View<'s, S> {
-        View { name: self.name.clone(), rows }
+        View { name: self.name.clone(), rows, is_history: self.is_history }
     }
 
     /// The name of an operator of this view.

@@ -69,7 +69,8 @@ impl<'s, R: Clone + 'static> View<'s, R> {
             rows.sort_by(|a, b| by_key(&schema, a, b).then_with(|| a.cmp(b)));
             date.map(|date| ClosedDay { date, rows }).into_iter().collect()
         });
-        DailySnapshot { rows: self.with(rows.as_collection()), closed }
+        let rows = View { is_history: true, ..self.with(rows.as_collection()) };
+        DailySnapshot { rows, closed }
     }
 }
 

@@ -6,7 +6,9 @@ use crate::Table;
 use crate::epochs::{EpochSnapshots, EpochsTable};
 use crate::expiry::Keep;
 use crate::intent::{Intent, Outcome, Purpose};
-use dataflow_core::{Epoch, Error, Marker, Micros, Restorable, Result, TableCommit, TableCommitter, TableState};
+use dataflow_core::{
+    Epoch, Error, Marker, Micros, OnForeignCommit, Restorable, Result, TableCommit, TableCommitter, TableState,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,11 @@ impl Commits {
         Commits { handle, snapshots, before, epochs: None, tidied }
     }
 
+    /// Whether a table that others have changed is made what its view is.
+    fn is_rebuilt(&self) -> bool {
+        self.handle.shared.settings.on_foreign_commit == OnForeignCommit::Rebuild
+    }
+
     fn settings(&self) -> &MaintenanceSettings {
         &self.handle.shared.settings.maintenance
     }
@@ -59,7 +66,7 @@ impl Commits {
 
     /// Commits files of all workers, rows or a rewrite, on top of the last commit.
     fn put(&mut self, opened: &Table, commit: &TableCommit, intents: &[Vec<u8>]) -> Result<()> {
-        let TableCommit { table, marker, after, .. } = commit;
+        let TableCommit { table, marker, after, has_index, .. } = commit;
         let parent = self.parent(table, opened, marker, *after)?;
         let uuid = opened.uuid();
         let mut intent = Intent {
@@ -67,6 +74,7 @@ impl Commits {
             marker: *marker,
             first_epoch: after + 1,
             parent,
+            is_alone: *has_index && self.is_rebuilt(),
             purpose: Purpose::Rows,
             data: Vec::new(),
             deletes: Vec::new(),
@@ -90,7 +98,15 @@ impl Commits {
                 self.snapshots.insert(table.clone(), done.snapshot);
                 Ok(())
             }
-            Outcome::Foreign(foreign) => Err(opened.foreign(foreign.current)),
+            Outcome::Foreign(foreign) => {
+                let error = opened.foreign(foreign.current);
+                // A start reads the rows anew; one without an index needs no more than that nobody follows a rewrite of theirs.
+                Err(if self.is_rebuilt() || !has_index {
+                    error.restart()
+                } else {
+                    error.hint("roll the table back to this job's snapshot, or let the job make it what its view is: on_foreign_commit = \"rebuild\"")
+                })
+            }
         }
     }
 
@@ -142,6 +158,7 @@ impl Commits {
             marker,
             first_epoch: marker.epoch,
             parent: table.snapshot(),
+            is_alone: false,
             purpose: Purpose::Compaction { id: table.session().number() },
             data: files.data,
             deletes: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::CommitError;
-use crate::{Changes, Committed, Foreign};
+use crate::{Changes, Committed, Foreign, Keep};
 use dataflow_core::Fault;
 
 fn committed(outcome: Outcome) -> Committed {
@@ -307,4 +307,43 @@ fn what_others_have_under_way_is_shut_out() {
     committed(table.commit(&Intent { marker: Marker { generation, ..marker(2) }, ..second }).unwrap());
     assert_eq!(rows(&table), [user(1, "a"), user(2, "b")]);
     assert_eq!(table.metadata().snapshots().len(), 3, "one fence");
+}
+
+#[test]
+fn what_others_changed_is_seen_until_this_job_commits_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = warehouse(folder.path(), 1);
+    let table = house.table(&users()).unwrap();
+    let (lineage, generation) = (marker(1).lineage, Generation { number: 9, nonce: 9 });
+    let is_changed = || house.is_changed_by_others(table.name(), lineage).unwrap();
+    assert!(!is_changed(), "an empty table");
+    append(&table, 1, &[user(1, "a")]);
+    assert!(!is_changed());
+    house.shut_out_others(table.name(), lineage, generation).unwrap();
+    assert!(!is_changed(), "a fence is ours");
+    let (theirs, _) = written(&table, &[user(1, "again")]);
+    foreign(&table, Operation::Append, &theirs, &[]);
+    assert!(is_changed());
+    house.shut_out_others(table.name(), lineage, generation).unwrap();
+    assert!(is_changed(), "a fence is over it");
+    table.expire(&Keep { newest: 0, since_ms: i64::MAX, from_epoch: 2, named: BTreeSet::new() }).unwrap();
+    assert!(table.metadata().snapshots().len() == 1 && is_changed(), "the fence alone is left");
+    table.refresh().unwrap();
+    let (data, _) = written(&table, &[user(2, "b")]);
+    let ours = Intent { marker: Marker { generation, ..marker(2) }, ..intent(&table, 2, data, vec![]) };
+    committed(table.commit(&ours).unwrap());
+    assert!(!is_changed());
+}
+
+#[test]
+fn one_that_is_to_be_alone_goes_on_nothing_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = warehouse(folder.path(), 1).table(&users()).unwrap();
+    append(&table, 1, &[user(1, "a")]);
+    let (data, _) = written(&table, &[user(2, "b")]);
+    let alone = Intent { is_alone: true, ..intent(&table, 2, data, vec![]) };
+    let (theirs, _) = written(&table, &[user(2, "theirs")]);
+    foreign(&table, Operation::Append, &theirs, &[]);
+    assert!(matches!(table.commit(&alone).unwrap(), Outcome::Foreign(_)));
+    committed(table.commit(&Intent { is_alone: false, ..alone }).unwrap());
 }

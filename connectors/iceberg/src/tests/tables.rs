@@ -3,6 +3,8 @@
 use super::*;
 use crate::{PartitionBy, SortBy, Transform};
 use dataflow_core::TotalF64;
+use parquet::basic::{Compression, GzipLevel};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
 /// A table of all types; `n` null columns beside the key.
 fn everything() -> TableSpec {
@@ -26,6 +28,7 @@ fn everything() -> TableSpec {
         schema: TableSchema { columns, key: vec![0] },
         partition: vec![],
         sort: vec![],
+        files: FileSettings::default(),
     }
 }
 
@@ -163,6 +166,51 @@ fn rows_are_sorted_and_files_rolled() {
     told.sort();
     found.sort();
     assert_eq!(told, found);
+}
+
+#[test]
+fn files_are_written_as_the_table_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = warehouse(folder.path(), 1);
+    let files = |compression: &str, bloom_filters: &[&str]| FileSettings {
+        target_bytes: Some(1),
+        compression: Some(compression.parse().unwrap()),
+        bloom_filters: bloom_filters.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    let (mut epoch, mut wrote) = (0, Vec::new());
+    let mut write = |files: FileSettings| {
+        let table = house.table(&TableSpec { files, ..users() }).unwrap();
+        let mut writer = table.writer().unwrap();
+        (1..=2).for_each(|id| drop(writer.write(&[user(id, "a")]).unwrap()));
+        let data = writer.finish().unwrap();
+        assert_eq!(data.len(), 2, "each batch of rows ends a file of a byte");
+        let file = std::fs::File::open(data[0].path.strip_prefix("file://").unwrap()).unwrap();
+        let read = SerializedFileReader::new(file).unwrap();
+        let columns = read.metadata().row_group(0).columns();
+        wrote.push((
+            columns[0].compression(),
+            columns.iter().map(|c| c.bloom_filter_offset().is_some()).collect::<Vec<_>>(),
+        ));
+        epoch += 1;
+        table.commit(&intent(&table, epoch, data, vec![])).unwrap();
+    };
+    write(files("snappy", &["name"]));
+    // What a job does not name stays; what it names changes.
+    write(FileSettings::default());
+    write(files("gzip(9)", &["id"]));
+    let gzip = Compression::GZIP(GzipLevel::default());
+    let expected =
+        [(Compression::SNAPPY, vec![false, true]), (Compression::SNAPPY, vec![false, true]), (gzip, vec![true, true])];
+    assert_eq!(wrote, expected);
+
+    let table = house.table(&users()).unwrap();
+    let property = [("write.parquet.compression-codec".to_owned(), "lzo".to_owned())].into();
+    done(&table, vec![TableUpdate::SetProperties { updates: property }]);
+    table.refresh().unwrap();
+    let error = table.writer().err().unwrap();
+    assert!(error.to_string().contains("'lzo'"), "{error}");
+    let wrong = house.table(&TableSpec { files: files("zstd", &["nope"]), ..users() }).err().unwrap();
+    assert!(wrong.to_string().contains("'nope'"), "{wrong}");
 }
 
 #[test]

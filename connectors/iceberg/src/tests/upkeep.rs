@@ -196,7 +196,7 @@ impl Life {
     fn commit(&mut self, epoch: u64, after: u64, intents: &[&TableFiles], rewrite: &[Vec<u8>]) {
         let intents = intents.iter().map(|files| files.intent.clone()).collect();
         let (table, marker, rewrite) = (TABLE.to_owned(), self.marker(epoch), rewrite.to_vec());
-        self.committer.commit(&TableCommit { table, marker, after, intents, rewrite }).unwrap();
+        self.committer.commit(&TableCommit { table, marker, after, has_index: true, intents, rewrite }).unwrap();
         self.committer.complete(&marker, Micros(epoch as i64)).unwrap();
     }
 

@@ -18,7 +18,9 @@ use dataflow_core::{Environment, Epoch, Error, Result, Storage, TableSink, Task,
 use dataflow_runtime::{Plan, prepare, threads};
 use dataflow_state::folder::DataFolder;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,7 +37,20 @@ pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Resu
     let status = Arc::new(StatusFile::new(&data));
     let ended = run_in(&folder, job, &profile, args, output, &status);
     status.end(&ended);
-    ended
+    match ended {
+        Err(error) if error.restart => Err(start_anew(error)),
+        ended => ended,
+    }
+}
+
+/// Replaces this process by a new one of the same command, as a supervisor would: nothing of this life is left to trip over. Returns when
+/// it can not.
+fn start_anew(error: Error) -> Error {
+    tracing::warn!("{error}; the job starts anew");
+    eprintln!("{error}; the job starts anew");
+    let started = std::env::current_exe().map(|program| Command::new(program).args(std::env::args_os().skip(1)).exec());
+    tracing::error!(cause = ?started, "the job could not be started anew");
+    error
 }
 
 fn run_in(

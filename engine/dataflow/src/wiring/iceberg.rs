@@ -6,21 +6,25 @@
 //! tables = ["silver.items"]
 //! catalog = { rest = "http://127.0.0.1:8181" }          # or { sqlite = "warehouse/catalog.db" }
 //! storage = { s3 = "s3://lakehouse/warehouse", endpoint = "...", access_key = "env:...", secret_key = "env:..." }
+//! on_foreign_commit = "stop"                            # or "rebuild": a table whose rows others have changed is made what its view is
 //! epochs = "dataflow.epochs"                            # which snapshots belong to an epoch; these are the defaults
 //! maintenance = { interval_seconds = 60, keep_snapshots = 20, keep_seconds = 900, keep_epochs = 20, compact = true, small_files = 8, dead_percent = 25 }
 //!
 //! [profiles.local.sinks.lakehouse.table."silver.items"] # how its files are laid out; by default as rows come
 //! partition = ["day(created_at)", "bucket(16, id)"]
 //! sort = ["id", "price desc"]
+//! target_file_mb = 128                                  # these three are properties of the table: not named, they stay as they are
+//! compression = "zstd(3)"                               # or gzip, snappy, lz4, uncompressed
+//! bloom_filters = ["id"]
 //! ```
 
 use super::secrets;
 use crate::profile::{Profile, typed};
 use dataflow_connectors::s3::REGION;
-use dataflow_core::{Environment, Error, Result};
+use dataflow_core::{Environment, Error, OnForeignCommit, Result};
 use dataflow_iceberg::{
-    CatalogSettings, CompactionSettings, IcebergSink, MaintenanceSettings, S3Keys, S3Settings, Secret, SinkSettings,
-    StorageSettings, TableLayout, WarehouseSettings,
+    CatalogSettings, CompactionSettings, FileSettings, IcebergSink, MaintenanceSettings, S3Keys, S3Settings, Secret,
+    SinkSettings, StorageSettings, TableLayout, WarehouseSettings,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -38,10 +42,32 @@ struct IcebergSettings {
     /// The table that says which snapshots belong to an epoch: another one for each job in a catalog.
     epochs: Option<String>,
     #[serde(default)]
+    on_foreign_commit: ForeignChoice,
+    #[serde(default)]
     maintenance: MaintenanceChoice,
     /// By name.
     #[serde(default)]
     table: BTreeMap<String, TableChoice>,
+}
+
+/// What is done when others have changed rows of a table that is kept with an index.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ForeignChoice {
+    /// The job stops, and does not start until they are taken back.
+    #[default]
+    Stop,
+    /// The job starts anew, reads the table, and makes it what its view is.
+    Rebuild,
+}
+
+impl From<ForeignChoice> for OnForeignCommit {
+    fn from(choice: ForeignChoice) -> OnForeignCommit {
+        match choice {
+            ForeignChoice::Stop => OnForeignCommit::Stop,
+            ForeignChoice::Rebuild => OnForeignCommit::Rebuild,
+        }
+    }
 }
 
 /// How the files of a table are laid out.
@@ -52,13 +78,24 @@ struct TableChoice {
     partition: Vec<String>,
     /// Columns, each with or without `desc`.
     sort: Vec<String>,
+    /// Size at which a file is ended, in MiB.
+    target_file_mb: Option<u64>,
+    /// Of pages.
+    compression: Option<String>,
+    /// Columns by whose values readers leave files out.
+    bloom_filters: Vec<String>,
 }
 
 impl TableChoice {
     fn layout(&self) -> Result<TableLayout> {
         let partition: Result<Vec<_>> = self.partition.iter().map(|text| text.parse()).collect();
         let sort: Result<Vec<_>> = self.sort.iter().map(|text| text.parse()).collect();
-        Ok(TableLayout { partition: partition?, sort: sort? })
+        let files = FileSettings {
+            target_bytes: self.target_file_mb.map(|mb| mb << 20),
+            compression: self.compression.as_deref().map(str::parse).transpose()?,
+            bloom_filters: self.bloom_filters.clone(),
+        };
+        Ok(TableLayout { partition: partition?, sort: sort?, files })
     }
 }
 
@@ -162,7 +199,8 @@ pub(super) fn build(
             secrets::resolve(profile, &of(section), keys, nested)?;
         }
     }
-    let IcebergSettings { catalog, storage, epochs, maintenance, table: choices } = typed(settings, place)?;
+    let IcebergSettings { catalog, storage, epochs, on_foreign_commit, maintenance, table: choices } =
+        typed(settings, place)?;
     let path = |section, key, text: &str| absolute(&profile.path(&["sinks", name, section, key], text));
     let catalog = match (catalog.sqlite, catalog.rest) {
         (Some(file), None) => CatalogSettings::Sqlite {
@@ -204,7 +242,8 @@ pub(super) fn build(
         }
         layouts.insert(table.clone(), choice.layout()?);
     }
-    let settings = SinkSettings { epochs, maintenance: maintenance.into(), layouts };
+    let settings =
+        SinkSettings { epochs, maintenance: maintenance.into(), layouts, on_foreign_commit: on_foreign_commit.into() };
     Ok(Arc::new(IcebergSink::new(name, tables, warehouse, settings, environment.clone())?))
 }
 

@@ -116,7 +116,7 @@ impl Epochs {
         stage(stages).record(now.saturating_sub(began));
     }
 
-    /// A sink has the epoch's rows in its buffer.
+    /// A sink has the epoch's rows in its buffer; one of tables says so on each worker that has some.
     pub(crate) fn staged(&self, sink: &str, epoch: Epoch, now: Duration) {
         let began = lock(&self.begun).get(&epoch).copied();
         self.with_sink(sink, |sink| {
@@ -124,6 +124,10 @@ impl Epochs {
             if let Some(began) = began {
                 sink.staged.record(now.saturating_sub(began));
                 sink.waiting.insert(epoch, began);
+                // What nets to nothing is never committed.
+                if sink.waiting.len() > BEGUN_MAX {
+                    sink.waiting.pop_first();
+                }
             }
         });
     }

@@ -255,6 +255,10 @@ impl TableWriter for Named {
     fn scan(&mut self, _: &str, _: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
         Err(self.never("read"))
     }
+
+    fn scan_rows(&mut self, _: &str, _: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
+        Err(self.never("read"))
+    }
 }
 
 impl TableCommitter for Named {

@@ -152,6 +152,7 @@ fn spawn(plan: &Plan, connection: &Arc<TableConnection>, schemas: &Arc<Schemas>)
     let mut commits = Commits {
         connection: connection.clone(),
         committer: connection.sink.committer(schemas),
+        restored: plan.start.state.epoch,
         last,
         finished: BTreeMap::new(),
         waiting: VecDeque::new(),
@@ -202,6 +203,8 @@ fn spawn(plan: &Plan, connection: &Arc<TableConnection>, schemas: &Arc<Schemas>)
 struct Commits {
     connection: Arc<TableConnection>,
     committer: Box<dyn TableCommitter>,
+    /// The epoch that the start began with.
+    restored: Epoch,
     /// The epoch of each table's last commit.
     last: BTreeMap<String, Epoch>,
     /// That of those which were made, or found, since the start.
@@ -228,15 +231,18 @@ impl Commits {
             }
             let (intents, rewrite) = (intents.clone(), rewrite.clone());
             let began = self.clock.monotonic();
-            self.committer.commit(&TableCommit { table: table.clone(), marker, after: *last, intents, rewrite })?;
+            let has_index = self.connection.has_index(table);
+            let commit = TableCommit { table: table.clone(), marker, after: *last, has_index, intents, rewrite };
+            self.committer.commit(&commit)?;
             *last = *epoch;
             self.finished.insert(table.clone(), *epoch);
             let (state, took) = (self.committer.state(table), self.clock.monotonic().saturating_sub(began));
             rows += state.as_ref().map_or(0, |state| state.added + state.deleted);
             measures.tables.committed(&sink, table, *epoch, state, took);
         }
-        // A table may be ahead, after a checkpoint that was lost.
-        if self.last.values().all(|last| last <= epoch) {
+        // A table may be ahead, after a checkpoint that was lost; and one that others had changed is not as it was at an epoch of before.
+        let is_before_mending = *epoch <= self.restored && self.connection.is_mended();
+        if self.last.values().all(|last| last <= epoch) && !is_before_mending {
             self.committer.complete(&marker, *clock)?;
         }
         let now = self.clock.monotonic();

@@ -10,9 +10,11 @@
 //! table holds already, by its marker, is dropped. Nothing of a table's output waits for the checkpoint's sinks: what is not
 //! visible at c is in the checkpoint.
 
+mod changes;
 mod committer;
 mod files;
 mod index;
+mod reread;
 mod rewrites;
 mod shown;
 mod work;
@@ -29,7 +31,7 @@ use dataflow_core::{
 };
 use dataflow_state::checkpoint::SinkPosition;
 use rewrites::Rewrites;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Checkpoints whose intents are not committed yet; beyond it no further one is written, which is backpressure. The binding log still holds
@@ -41,8 +43,16 @@ pub(crate) const INTENTS_MAX: usize = 2;
 pub enum TableMode {
     /// The rows that are there now: where each lies is state, so that it can be taken away.
     Upsert,
+    /// As [`TableMode::Upsert`], but not all rows come again on a start: what the table has of them is all there is.
+    History,
     /// All rows that ever came: none goes, so nothing is kept of them.
     Append,
+}
+
+impl TableMode {
+    fn has_index(self) -> bool {
+        self != TableMode::Append
+    }
 }
 
 /// A sink of tables, shared by all workers.
@@ -60,6 +70,8 @@ pub(crate) struct Restored {
     pub(crate) marker: Option<Marker>,
     /// What the restored checkpoint says of it.
     pub(crate) position: Option<SinkPosition>,
+    /// Whether others have changed it since this job's last commit.
+    pub(crate) is_changed_by_others: bool,
 }
 
 impl Restored {
@@ -88,6 +100,12 @@ struct Progress {
     restored: Vec<(String, Epoch, Vec<u8>)>,
     writers: Vec<Waker>,
     rewrites: Rewrites,
+    /// Tables with an index.
+    indexed: BTreeSet<String>,
+    /// Tables that others had changed at the start.
+    mended: BTreeSet<String>,
+    /// How many of them wait to be written, over all workers.
+    mending: usize,
 }
 
 /// Epochs with output of a table.
@@ -109,11 +127,16 @@ impl TableConnection {
         checkpoint: Option<(Epoch, &BTreeMap<String, SinkPosition>)>,
     ) -> Result<TableConnection> {
         let mut markers = sink.open(&identity)?;
+        let changed = sink.changed_by_others(&identity)?;
         let mut tables = BTreeMap::new();
         let mut progress = Progress::default();
         for table in sink.tables() {
             let known = checkpoint.and_then(|(_, positions)| positions.get(&position_name(sink.name(), &table)));
-            let found = Restored { marker: markers.remove(&table), position: known.copied() };
+            let found = Restored {
+                marker: markers.remove(&table),
+                position: known.copied(),
+                is_changed_by_others: changed.contains(&table),
+            };
             let restored = checkpoint.map_or(0, |(epoch, _)| epoch);
             if found.position.is_none() && (1..restored).contains(&found.marker_epoch()) {
                 let what = format!(
@@ -141,6 +164,43 @@ impl TableConnection {
         self.tables.iter().map(|(table, found)| (position_name(self.sink.name(), table), *found))
     }
 
+    /// Whether others have changed a table since this job's last commit.
+    pub(crate) fn is_changed_by_others(&self) -> bool {
+        self.tables.values().any(|found| found.is_changed_by_others)
+    }
+
+    /// Rows of a table may go. Said by every worker before its first epoch.
+    pub(crate) fn note_index(&self, table: &str) {
+        self.progress().indexed.insert(table.to_owned());
+    }
+
+    /// Whether they may.
+    pub(crate) fn has_index(&self, table: &str) -> bool {
+        self.progress().indexed.contains(table)
+    }
+
+    /// A worker begins to make `table`, which others have changed, what its view is: what the restored checkpoint has to commit to it is in
+    /// what the view has.
+    pub(crate) fn begin_mending(&self, table: &str) {
+        let mut progress = self.progress();
+        progress.mending += 1;
+        if progress.mended.insert(table.to_owned()) {
+            let Restored { marker, position, .. } = self.restored(table);
+            let outputs = Outputs::after(marker, position.as_ref().map(expected));
+            progress.tables.entry(table.to_owned()).or_default().outputs = outputs;
+        }
+    }
+
+    /// Whether that was begun for any table.
+    pub(crate) fn is_mended(&self) -> bool {
+        !self.progress().mended.is_empty()
+    }
+
+    /// It is written.
+    pub(crate) fn end_mending(&self) {
+        self.progress().mending -= 1;
+    }
+
     /// The restored checkpoint has an intent of `table` for `epoch`. Said by every worker before its first epoch.
     pub(crate) fn note_restored(&self, table: &str, epoch: Epoch, intent: &[u8]) {
         self.note_output(table, epoch);
@@ -160,7 +220,7 @@ impl TableConnection {
     pub(crate) fn check_restored(&self) -> Result<()> {
         let progress = self.progress();
         for (table, found) in &self.tables {
-            let Some(position) = found.position else { continue };
+            let Some(position) = found.position.filter(|_| !progress.mended.contains(table)) else { continue };
             let has_intent = |epoch| progress.restored.iter().any(|(of, e, _)| of == table && *e == epoch);
             let (marker, last) = (found.marker_epoch(), position.last_output);
             let is_known = marker == position.committed || marker > last || has_intent(marker);
@@ -216,7 +276,7 @@ impl TableConnection {
     /// Whether a rewrite may begin, `restored` being the epoch that the start began with; it is under way then.
     pub(crate) fn begin_rewrite(&self, restored: Epoch) -> bool {
         let mut progress = self.progress();
-        progress.open.iter().all(|open| *open > restored) && progress.rewrites.begin()
+        progress.mending == 0 && progress.open.iter().all(|open| *open > restored) && progress.rewrites.begin()
     }
 
     /// What became of the rewrite that was begun: written, or none.

@@ -1,7 +1,9 @@
 //! What a table writer does on one worker: nets changes, has them written, keeps index and intents.
 
+use super::changes::{self, place};
 use super::files::{self, FilesLink, Moved, Reply, Request};
-use super::index::{IndexEntry, Intent, Intents, index_key, index_prefix};
+use super::index::{IndexEntry, Intent, Intents};
+use super::reread::{Mending, Reading, may_be_mended};
 use super::shown::Shown;
 use super::writer::Keyed;
 use super::{INTENTS_MAX, Schemas, TableConnection, TableMode};
@@ -9,16 +11,12 @@ use crate::control::Control;
 use crate::facts::EpochFacts;
 use crate::job::{JobScope, Stateful};
 use dataflow_core::planted::{Bug, is_planted};
-use dataflow_core::{
-    Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableRewrite, TableSchema, TableWriter,
-};
+use dataflow_core::{Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableRewrite, TableSchema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of net changes after which files are written without waiting for a checkpoint.
 const NET_BYTES_MAX: usize = 64 << 20;
-/// Keys looked up or changed in the index at a time.
-const INDEX_BATCH: usize = 4_096;
 
 /// The operator's logic on one worker.
 pub(super) struct Work {
@@ -35,6 +33,8 @@ pub(super) struct Work {
     pub(super) files: FilesLink,
     /// Rows of a table up to here are in it already.
     held_through: Vec<Epoch>,
+    /// Tables that others have changed, until they are written.
+    mending: BTreeMap<u16, Mending>,
     net: BTreeMap<(u16, Row), isize>,
     net_bytes: usize,
     under_way: Option<UnderWay>,
@@ -108,20 +108,39 @@ impl Work {
             return Err(Error::user(what)
                 .hint("write it until it is committed, or drop that output with 'runtime.drop_unknown_state = true'"));
         }
+        let mut writer = connection.sink.writer(worker, schemas);
+        let schemas: Vec<(String, TableSchema)> = schemas.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+        let mut held_through: Vec<Epoch> =
+            schemas.iter().map(|(table, _)| connection.restored(table).holds_through(restored)).collect();
+        let mut index: Stateful<IndexEntry> = index;
+        let (mut mending, mut net) = (BTreeMap::new(), BTreeMap::new());
+        for (rank, ((table, schema), mode)) in schemas.iter().zip(&modes).enumerate() {
+            let found = connection.restored(table);
+            let owns = |key: &[u8]| Shard::of(key).worker(plan.workers) == worker;
+            let reading = Reading { index: &mut index, writer: &mut *writer, connection, owns: &owns };
+            let rank = rank as u16;
+            if mode.has_index() {
+                connection.note_index(table);
+            }
+            if found.is_changed_by_others && mode.has_index() {
+                may_be_mended(connection, table, *mode)?;
+                let goes = |row| *net.entry((rank, row)).or_insert(0) -= 1;
+                mending.insert(rank, reading.rows(table, schema, goes)?);
+                held_through[usize::from(rank)] = 0;
+                connection.begin_mending(table);
+            } else if found.is_index_behind() && mode.has_index() {
+                reading.keys(table)?;
+            }
+        }
+        // What the view has at the restored epoch is compared with what is there now, and nobody follows rows that others may have rewritten.
+        restored_intents.retain(|intent| {
+            let rank = schemas.iter().position(|(table, _)| *table == intent.table).map(|rank| rank as u16);
+            let is_mended = rank.is_some_and(|rank| mending.contains_key(&rank));
+            !(is_mended || intent.is_rewrite && connection.restored(&intent.table).is_changed_by_others)
+        });
         restored_intents
             .iter()
             .for_each(|intent| connection.note_restored(&intent.table, intent.epoch, &intent.content));
-        let mut writer = connection.sink.writer(worker, schemas);
-        let schemas: Vec<(String, TableSchema)> = schemas.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
-        let held_through =
-            schemas.iter().map(|(table, _)| connection.restored(table).holds_through(restored)).collect();
-        let mut index: Stateful<IndexEntry> = index;
-        for ((table, _), mode) in schemas.iter().zip(&modes) {
-            if *mode == TableMode::Upsert && connection.restored(table).is_index_behind() {
-                let owns = |key: &[u8]| Shard::of(key).worker(plan.workers) == worker;
-                rebuild(&mut index, &mut *writer, table, connection, owns)?;
-            }
-        }
         let files = files::spawn(plan, connection, worker, &schemas, writer);
         let shown = Shown::new(schemas.len(), &plan.control.measures.tables);
         let control = plan.control.clone();
@@ -135,7 +154,8 @@ impl Work {
             uncommitted: restored_intents,
             files,
             held_through,
-            net: BTreeMap::new(),
+            mending,
+            net,
             net_bytes: 0,
             under_way: None,
             written: Vec::new(),
@@ -176,7 +196,8 @@ impl Work {
             schema
                 .check(&row)
                 .map_err(|error| Error { what: format!("writing table '{name}': {}", error.what), ..error })?;
-            let bytes = row.weight();
+            // A table that is mended is written at a checkpoint, however much it is.
+            let bytes = if self.mending.contains_key(&table) { 0 } else { row.weight() };
             match self.net.entry((table, row)) {
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(diff);
@@ -220,77 +241,40 @@ impl Work {
             while let Some(((_, row), diff)) = net.next_if(|((rank, _), _)| *rank == table) {
                 of_table.push((row, diff));
             }
+            if self.mending.get(&table).is_some_and(|mending| !mending.is_due(due)) {
+                self.net.extend(of_table.into_iter().map(|(row, diff)| ((table, row), diff)));
+                continue;
+            }
             let (changes, added) = match self.modes[usize::from(table)] {
-                TableMode::Upsert => self.changes(table, of_table, &mut writing.kept)?,
-                TableMode::Append => (self.appended(table, of_table)?, Vec::new()),
+                TableMode::Upsert | TableMode::History => {
+                    changes::upserted(&mut self.index, &self.schemas[usize::from(table)], of_table, &mut writing.kept)?
+                }
+                TableMode::Append => (changes::appended(&self.schemas[usize::from(table)].0, of_table)?, Vec::new()),
             };
             request.push((table, changes));
             writing.added.push((table, added));
         }
+        self.end_mending(due, &mut request, &mut writing);
         self.ask(UnderWay::Rows(writing), Request::Write(request));
         Ok(true)
     }
 
-    /// The rows that a table which only grows gets, in their order. The index does not know them.
-    fn appended(&self, table: u16, net: Vec<(Row, isize)>) -> Result<TableChanges> {
-        let mut added = Vec::new();
-        for (row, diff) in net {
-            let Ok(times) = usize::try_from(diff) else {
-                let name = &self.schemas[usize::from(table)].0;
-                return Err(Error::user(format!("append to table '{name}': the row {row:?} goes"))
-                    .hint("the view takes rows back; write it with 'write_table'"));
-            };
-            added.extend(std::iter::repeat_n(row, times));
-        }
-        Ok(TableChanges { deleted: Vec::new(), added })
-    }
-
-    /// What the net changes of a table, in the order of their rows, are to its files; with the index keys of the added rows.
-    fn changes(
-        &mut self,
-        table: u16,
-        net: Vec<(Row, isize)>,
-        kept: &mut BTreeMap<Vec<u8>, Vec<RowLocation>>,
-    ) -> Result<(TableChanges, Vec<Vec<u8>>)> {
-        let (name, schema) = &self.schemas[usize::from(table)];
-        let doubt = |what: &str, row: &Row| {
-            Error::doubt(format!("writing table '{name}': the row of key {:?} {what}", schema.key_of(row)))
-                .hint("the view has two rows of one key, or was changed; give it another key, or write a new table")
-        };
-        let mut by_key: BTreeMap<Vec<u8>, Vec<(Row, isize)>> = BTreeMap::new();
-        for (row, diff) in net {
-            by_key.entry(index_key(name, &schema.key_of(&row))).or_default().push((row, diff));
-        }
-        let (mut deleted, mut added) = (Vec::new(), Vec::new());
-        let mut by_key = by_key.into_iter().peekable();
-        while by_key.peek().is_some() {
-            let batch: Vec<_> = by_key.by_ref().take(INDEX_BATCH).collect();
-            let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
-            let slots = self.index.table.load(&keys)?;
-            for (slot, (key, changes)) in slots.into_iter().zip(batch) {
-                let mut places = self.index.table.get(slot).0.clone();
-                let (gone, come): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, diff)| *diff < 0);
-                for (row, diff) in gone {
-                    let left = places.len().checked_sub(diff.unsigned_abs());
-                    let left = left.ok_or_else(|| doubt("goes, and the index does not know it", &row))?;
-                    deleted.extend(places.drain(left..));
-                }
-                let coming: usize = come.iter().map(|(_, diff)| diff.unsigned_abs()).sum();
-                if let Some((row, _)) = come.last().filter(|_| !schema.key.is_empty() && places.len() + coming > 1) {
-                    return Err(doubt("comes, and there is one already", row));
-                }
-                for (row, diff) in come {
-                    added.extend(std::iter::repeat_n((row, key.clone()), diff.unsigned_abs()));
-                }
-                kept.insert(key, places);
+    /// Has the rows deleted that stand beside another one of their key, in tables that are mended by what is written now.
+    fn end_mending(&mut self, due: Option<Epoch>, request: &mut Vec<(u16, TableChanges)>, writing: &mut Writing) {
+        for (table, mending) in self.mending.extract_if(.., |_, mending| mending.is_due(due)) {
+            self.connection.end_mending();
+            if mending.surplus.is_empty() {
+                continue;
             }
-            self.index.table.end_epoch(None)?;
+            let at = request.iter().position(|(of, _)| *of == table).unwrap_or_else(|| {
+                request.push((table, TableChanges::default()));
+                writing.added.push((table, Vec::new()));
+                request.len() - 1
+            });
+            let deleted = &mut request[at].1.deleted;
+            deleted.extend(mending.surplus);
+            deleted.sort_unstable();
         }
-        deleted.sort_unstable();
-        // In the order of the table's columns, so that files are clustered by what usually comes first: the key.
-        added.sort_unstable();
-        let (added, keys) = added.into_iter().unzip();
-        Ok((TableChanges { deleted, added }, keys))
     }
 
     fn ask(&mut self, under_way: UnderWay, request: Request) {
@@ -403,62 +387,4 @@ impl Work {
         self.index.cut(epoch, None)?;
         Ok(new)
     }
-}
-
-/// Says where the rows of keys are from now on.
-fn place(index: &mut Stateful<IndexEntry>, places: BTreeMap<Vec<u8>, Vec<RowLocation>>) -> Result<()> {
-    let mut places = places.into_iter().peekable();
-    while places.peek().is_some() {
-        let batch: Vec<_> = places.by_ref().take(INDEX_BATCH).collect();
-        let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
-        let slots = index.table.load(&keys)?;
-        for (slot, (_, places)) in slots.into_iter().zip(batch) {
-            index.table.get_mut(slot).0 = places;
-        }
-        index.table.end_epoch(None)?;
-    }
-    Ok(())
-}
-
-/// Reads the keys of a table that is ahead of the restored index, and makes the index anew from them.
-fn rebuild(
-    index: &mut Stateful<IndexEntry>,
-    writer: &mut dyn TableWriter,
-    table: &str,
-    connection: &TableConnection,
-    owns: impl Fn(&[u8]) -> bool,
-) -> Result<()> {
-    tracing::warn!(table, "the table is ahead of the restored checkpoint: its keys are read anew");
-    let prefix = index_prefix(table);
-    let mut stale = BTreeMap::new();
-    index.table.scan(&mut |key, _| {
-        stale.extend(key.starts_with(&prefix).then(|| (key.to_vec(), Vec::new())));
-        Ok(())
-    })?;
-    place(index, stale)?;
-    let mut batch: Vec<(Vec<u8>, RowLocation)> = Vec::new();
-    let found = writer.scan(table, &mut |key, location| {
-        let key = index_key(table, &key);
-        if owns(&key) {
-            batch.push((key, location));
-        }
-        if batch.len() >= INDEX_BATCH { add(index, std::mem::take(&mut batch)) } else { Ok(()) }
-    })?;
-    add(index, batch)?;
-    let expected = connection.restored(table).marker;
-    if found.map(|marker| (marker.epoch, marker.chain)) != expected.map(|marker| (marker.epoch, marker.chain)) {
-        let what = format!("reading the keys of table '{table}': its marker changed from {expected:?} to {found:?}");
-        return Err(Error::doubt(what).hint("another process writes to it: stop that one and start again"));
-    }
-    Ok(())
-}
-
-/// Adds places to those that the index has.
-fn add(index: &mut Stateful<IndexEntry>, places: Vec<(Vec<u8>, RowLocation)>) -> Result<()> {
-    let keys: Vec<&[u8]> = places.iter().map(|(key, _)| key.as_slice()).collect();
-    let slots = index.table.load(&keys)?;
-    for (slot, (_, location)) in slots.into_iter().zip(&places) {
-        index.table.get_mut(slot).0.push(location.clone());
-    }
-    index.table.end_epoch(None)
 }

@@ -78,7 +78,7 @@ pub(crate) fn writer<'s>(
     let wake = waker(scope.worker().sync_activator_for(address));
     work.files.attach(wake.clone());
     connection.attach_writer(wake);
-    let control = job.plan().control.clone();
+    let (control, clock) = (job.plan().control.clone(), job.plan().environment.clock.clone());
     builder.build(move |mut capabilities| {
         let mut at_start = capabilities.pop(); // of the intents; the others come with each epoch
         drop(capabilities);
@@ -128,9 +128,11 @@ pub(crate) fn writer<'s>(
                 let next_cut = cuts.keys().copied().find(|cut| Some(*cut) != work.cutting());
                 let next = open.first_entry().filter(|entry| is_over(entry.key()));
                 if let Some(entry) = next.filter(|entry| work.takes(*entry.key(), next_cut)) {
-                    if let Err(error) = work.net(entry.remove().1) {
+                    let (epoch, (_held, changes)) = entry.remove_entry();
+                    if let Err(error) = work.net(changes) {
                         return control.fail(error);
                     }
+                    control.measures.epochs.staged(&name, epoch, clock.monotonic());
                     continue;
                 }
                 let is_whole = |cut: &Epoch| is_over(cut) && open.keys().next().is_none_or(|first| first > cut);

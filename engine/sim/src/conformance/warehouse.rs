@@ -5,7 +5,9 @@
 use dataflow_core::{
     ChainHash, Column, ColumnType, Datum, Epoch, Fault, Generation, Lineage, Marker, Row, TableSchema,
 };
-use dataflow_iceberg::{Committed, Intent, NewFile, Outcome, Purpose, Table, TableName, TableSpec, Warehouse};
+use dataflow_iceberg::{
+    Committed, FileSettings, Intent, NewFile, Outcome, Purpose, Table, TableName, TableSpec, Warehouse,
+};
 use std::collections::BTreeMap;
 
 fn spec() -> TableSpec {
@@ -15,6 +17,7 @@ fn spec() -> TableSpec {
         schema: TableSchema { columns, key: vec![0] },
         partition: Vec::new(),
         sort: Vec::new(),
+        files: FileSettings::default(),
     }
 }
 
@@ -39,7 +42,7 @@ fn rows(table: &Table) -> Vec<Row> {
 
 fn intent(table: &Table, marker: Marker, first_epoch: Epoch, data: Vec<NewFile>, deletes: Vec<NewFile>) -> Intent {
     let (parent, purpose, removed) = (table.snapshot(), Purpose::Rows, Vec::new());
-    Intent { table: table.uuid(), marker, first_epoch, parent, purpose, data, deletes, removed }
+    Intent { table: table.uuid(), marker, first_epoch, parent, is_alone: false, purpose, data, deletes, removed }
 }
 
 fn committed(outcome: Outcome) -> Committed {

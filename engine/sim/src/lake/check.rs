@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::storage::Graveyard;
 use crate::trace::Trace;
 use dataflow_core::{Binding, Epoch, Row, stable_hash};
-use dataflow_iceberg::{Loaded, Table, TableName, TableSpec, Warehouse};
+use dataflow_iceberg::{FileSettings, Loaded, Table, TableName, TableSpec, Warehouse};
 use dataflow_runtime::plan::BINDINGS;
 use dataflow_state::binding_log;
 use dataflow_state::storage::MemoryStorage;
@@ -129,7 +129,13 @@ pub(crate) fn check(left: &mut Left<'_>, trace: &Trace, report: &mut Report) -> 
             continue;
         };
         let schema = tables().remove(table).expect("it is one of them");
-        let spec = TableSpec { table: name_of(table), schema, partition: Vec::new(), sort: Vec::new() };
+        let spec = TableSpec {
+            table: name_of(table),
+            schema,
+            partition: Vec::new(),
+            sort: Vec::new(),
+            files: FileSettings::default(),
+        };
         let opened = left.warehouse.table(&spec).map_err(told)?;
         let chosen = left.dice.as_mut().map(|dice| dice.pick(commits).id);
         for commit in commits {

@@ -157,7 +157,7 @@ pub(crate) fn build(job: &mut JobScope<'_>) -> Result<()> {
     write(job, NamedSale::TABLE, TableMode::Upsert, named)?;
     write(job, Total::TABLE, TableMode::Upsert, totals)?;
     write(job, Best::TABLE, TableMode::Upsert, best)?;
-    write(job, DayTotal::TABLE, TableMode::Upsert, days.rows)?;
+    write(job, DayTotal::TABLE, TableMode::History, days.rows)?;
     write(job, Dead::TABLE, TableMode::Append, dead)
 }
 

@@ -1,0 +1,196 @@
+"""The lakehouse job, all its views, over a made-up shop in files: how many changes a second go through, how long one takes to the views with
+all that in place, and what a table costs to read that was changed in many commits, beside the same rows written once.
+
+Readers' own time is measured, DuckDB's: what files, deletes and metadata of ours cost somebody else."""
+
+import bisect
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import duckdb
+import duckdb_extension_avro
+import duckdb_extension_iceberg
+import machine
+from pyiceberg.catalog import load_catalog
+from pyiceberg.exceptions import NoSuchNamespaceError
+from scene import BIN, RUN_SECONDS, START_SECONDS, BenchFailed, Running, free_ports, status, until
+
+JOB = "jobs/lakehouse.rs"
+# A commit of each changed table that often: a run has many, and maintenance has its work.
+CHECKPOINT_MS = 1_000
+MAINTENANCE = "{ interval_seconds = 2, keep_snapshots = 5, keep_seconds = 0, keep_epochs = 5 }"
+# The largest that is kept by key, and one of which much changes in each commit.
+READ = ("silver.purchases_enriched", "gold.top_converting_items")
+READS = 9
+COPY = "bench"
+# Lines that come later, live, at so many a second.
+LATER, LATER_PER_S = 6_000, 200
+# From the first record of an epoch to its changes of the tables.
+LATENCY = re.compile(r'dataflow_epoch_latency_seconds_bucket\{(?=[^}]*stage="staged")(?=[^}]*sink="lakehouse")[^}]*le="([^"]+)"[^}]*\} (\d+)')
+
+
+class Shop:
+    """Change events and pageviews in a folder that runs read."""
+
+    def __init__(self, scene, events):
+        self.scene, self.events, self.folder = scene, events, scene.data()
+        words = ["shop", "--bulk", "--events", str(events), "--users", "20000", "--items", "2000", "--rate", "2000", "--out", self.folder]
+        command = [BIN / "loadgen", *words]
+        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise BenchFailed(f"making a shop: {done.stderr.strip()[-500:]}")
+        self.command, self.later = scene.text_of(command), self.cut()
+        self.lines = sum(count(file) for file in self.folder.glob("*.ndjson"))
+        self.warehouse = None
+
+    def cut(self):
+        """Takes the last lines of each file off, as [(file, line)] in turn."""
+        ends = []
+        for file in sorted(self.folder.glob("*.ndjson")):
+            lines = file.read_bytes().splitlines(keepends=True)
+            end = min(LATER // 2, len(lines) // 10)
+            file.write_bytes(b"".join(lines[: len(lines) - end]))
+            ends.append([(file, line) for line in lines[len(lines) - end :]])
+        return [one for turn in itertools.zip_longest(*ends) for one in turn if one]
+
+    def command_of(self, out, *more):
+        sets = {"input": self.folder, "output": out, "runtime.checkpoint_interval_ms": CHECKPOINT_MS, "sinks.lakehouse.maintenance": MAINTENANCE}
+        return [BIN / "lakehouse", "run", JOB, "--profile", "files", "--workers", "2", *more,
+                *(word for name, value in sets.items() for word in ("--set", f"{name}={value}"))]
+
+    def views(self):
+        """One run to the end of the input. Its warehouse stays, in the place of that of the run before."""
+        out = self.scene.data()
+        command = self.command_of(out, "--until-end")
+        meter, started, began = machine.Meter([]), time.monotonic(), time.time()
+        job = Running(command, self.scene.folder / "job.log", self.scene.env)
+        code = job.wait(RUN_SECONDS)
+        wall = time.monotonic() - started
+        meter.stop()
+        if code != 0:
+            raise BenchFailed(f"the job ended with {code}: {job.last_lines()}")
+        counters = status(out / ".data")
+        if counters.get("records") != self.lines:
+            raise BenchFailed(f"the job read {counters.get('records')} records, the input has {self.lines}")
+        if self.warehouse:
+            shutil.rmtree(self.warehouse.parent)
+        self.warehouse = out / "warehouse"
+        cpu = job.usage.ru_utime + job.usage.ru_stime
+        return {"events_per_s": round(self.lines / wall), "cpu_s_per_million": round(cpu / self.lines * 1e6, 2),
+                "rss_peak_mb": round(job.usage.ru_maxrss * 1024 / 1e6), "wall_s": round(wall, 2), "checkpoints": counters["checkpoints"],
+                **meter.others(began, time.time()), "command": f"{self.command}; {self.scene.text_of(command)}"}
+
+    def live(self):
+        """The job goes on where it ended, and further lines come. How long until it is ready, and from a line to the views."""
+        if not self.warehouse:
+            raise BenchFailed("no run left a warehouse")
+        (port,) = free_ports(1)
+        command = self.command_of(self.warehouse.parent, "--page", str(port))
+        page, started = f"http://127.0.0.1:{port}", time.monotonic()
+        job = Running(command, self.scene.folder / "job.log", self.scene.env)
+        try:
+            until(RUN_SECONDS, "the job is ready", lambda: job.is_alive("the job") and ask(f"{page}/readyz"))
+            ready_s = time.monotonic() - started
+            # The rows of all tables have come to the views with the first epoch.
+            first = until(START_SECONDS, "the views stand again", lambda: job.is_alive("the job") and buckets(page))
+            stands_s, rss_mb, began = time.monotonic() - started, machine.rss_mb([job.pid]), time.time()
+            meter = machine.Meter([], [job.pid])
+            self.append()
+            last = buckets(page)
+            meter.stop()
+            took = [(bound, last[bound] - first.get(bound, 0)) for bound in sorted(last)]
+            return {"ready_s": round(ready_s, 2), "stands_s": round(stands_s, 2), "rss_peak_mb": round(rss_mb), "lines_live": len(self.later),
+                    "p50_ms": quantile(took, 0.5), "p90_ms": quantile(took, 0.9), "p99_ms": quantile(took, 0.99),
+                    "cores": round(meter.cores(began, time.time()), 3), **meter.others(began, time.time()), "command": self.scene.text_of(command)}
+        finally:
+            job.kill()
+
+    def append(self):
+        """The later lines, at their rate."""
+        began = time.monotonic()
+        for number, (file, line) in enumerate(self.later):
+            time.sleep(max(0.0, began + number / LATER_PER_S - time.monotonic()))
+            with file.open("ab") as out:
+                out.write(line)
+
+    def reads(self):
+        """By table: how long a reader takes over all its rows, as the job left them and written once."""
+        if not self.warehouse:
+            raise BenchFailed("no run left a warehouse")
+        catalog = load_catalog("dataflow", type="sql", uri=f"sqlite:///{self.warehouse / 'catalog.db'}", warehouse=f"file://{self.warehouse}")
+        for name in READ:
+            table = catalog.load_table(name)
+            files = table.inspect.files().to_pylist()
+            once = written_once(catalog, table, name)
+            (fresh, same), (found, as_left) = (read(one) for one in (once, table))
+            if same != as_left:
+                raise BenchFailed(f"the copy of '{name}' reads differently")
+            of = f" {name}"
+            yield "written once", {"of": of, "read_ms": fresh, "files": 1}
+            yield "as the job left it", {"of": of, "read_ms": found, "files": len(files), "rows": table.scan().count(),
+                                         "delete_files": sum(file["content"] != 0 for file in files)}
+
+
+def count(file):
+    with pathlib.Path(file).open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def ask(url):
+    """What is answered; nothing where nobody does, or not yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def buckets(page):
+    """{upper bound in seconds: epochs} of the latency; empty before there is any."""
+    return {float(bound): int(count) for bound, count in LATENCY.findall(ask(f"{page}/metrics") or "")}
+
+
+def quantile(took, share):
+    """Milliseconds below which that share of the epochs lie, between two bounds in proportion."""
+    bounds, counts = [bound for bound, _ in took], [count for _, count in took]
+    if not counts or not counts[-1]:
+        raise BenchFailed("no epoch with changes was seen")
+    rank = share * counts[-1]
+    at = bisect.bisect_left(counts, rank)
+    (below, low), high = ((bounds[at - 1], counts[at - 1]) if at else (0.0, 0)), bounds[at]
+    if high == float("inf"):
+        return round(below * 1000, 1)
+    return round((below + (high - below) * (rank - low) / max(counts[at] - low, 1)) * 1000, 1)
+
+
+def written_once(catalog, table, name):
+    """The same rows as a table of one commit."""
+    try:
+        catalog.list_tables(COPY)
+    except NoSuchNamespaceError:
+        catalog.create_namespace(COPY)
+    copy = catalog.create_table(f"{COPY}.{name.replace('.', '_')}", schema=table.schema(), properties={"write.parquet.compression-codec": "zstd"})
+    copy.append(table.scan().to_arrow())
+    return copy
+
+
+def read(table):
+    """(milliseconds, what was read)."""
+    duck = duckdb.connect()
+    for name, module in (("avro", duckdb_extension_avro), ("iceberg", duckdb_extension_iceberg)):
+        duck.execute(f"LOAD '{next(pathlib.Path(os.fspath(module.__path__[0])).rglob(f'{name}.duckdb_extension'))}'")
+    took, seen = [], None
+    for _ in range(READS):
+        began = time.perf_counter()
+        # Each column of each row, whatever their order.
+        seen = duck.execute(f"SELECT count(*), sum(hash(COLUMNS(*))::HUGEINT) FROM iceberg_scan('{table.metadata_location}')").fetchone()
+        took.append((time.perf_counter() - began) * 1000)
+    return round(statistics.median(took), 1), seen

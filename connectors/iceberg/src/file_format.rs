@@ -1,0 +1,151 @@
+//! How data files are written: size, compression, Bloom filters, as the table's properties say it, whoever has set them (Iceberg
+//! documentation, "Configuration", "Table properties").
+
+use crate::parquet_file::properties;
+use dataflow_core::{Error, Result};
+use iceberg::spec::TableMetadata;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// Files at which a new one is begun, in bytes, where the table does not say.
+pub const TARGET_FILE_BYTES: u64 = 128 << 20;
+const TARGET: &str = "write.target-file-size-bytes";
+const CODEC: &str = "write.parquet.compression-codec";
+const LEVEL: &str = "write.parquet.compression-level";
+const BLOOM: &str = "write.parquet.bloom-filter-enabled.column.";
+
+/// What a job wants of a table's data files; what it does not name stays as the table says. It holds for new files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSettings {
+    /// Bytes at which a data file is ended, and up to which small ones are put together.
+    pub target_bytes: Option<u64>,
+    /// How pages are compressed.
+    pub compression: Option<Codec>,
+    /// Columns by whose values readers leave files out.
+    pub bloom_filters: Vec<String>,
+}
+
+impl FileSettings {
+    /// The table's properties that say so.
+    pub(crate) fn properties(&self) -> BTreeMap<String, String> {
+        let mut properties = BTreeMap::new();
+        properties.extend(self.target_bytes.map(|bytes| (TARGET.to_owned(), bytes.to_string())));
+        if let Some(Codec { name, level }) = &self.compression {
+            properties.insert(CODEC.to_owned(), name.clone());
+            properties.extend(level.map(|level| (LEVEL.to_owned(), level.to_string())));
+        }
+        properties.extend(self.bloom_filters.iter().map(|column| (format!("{BLOOM}{column}"), "true".to_owned())));
+        properties
+    }
+}
+
+/// A compression, as settings write it: `zstd`, `zstd(9)`, `snappy`, `gzip(6)`, `lz4`, `uncompressed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Codec {
+    name: String,
+    level: Option<u32>,
+}
+
+impl FromStr for Codec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Codec> {
+        let wrong = || Error::user(format!("reading the compression '{text}'"));
+        let (name, level) = match text.split_once('(') {
+            None => (text, None),
+            Some((name, level)) => {
+                let level = level.strip_suffix(')').and_then(|level| level.trim().parse().ok());
+                (name, Some(level.ok_or_else(|| wrong().hint("write the level as a number: zstd(9)"))?))
+            }
+        };
+        let codec = Codec { name: name.trim().to_owned(), level };
+        codec.compression().map(|_| codec).map_err(|error| Error { what: wrong().what, ..error })
+    }
+}
+
+impl Codec {
+    fn compression(&self) -> Result<Compression> {
+        let Codec { name, level } = self;
+        let what = || format!("compress with '{name}'");
+        let out_of_range = |e: parquet::errors::ParquetError| Error::user(what()).because(e);
+        match (name.as_str(), level) {
+            ("zstd", None) => Ok(Compression::ZSTD(ZstdLevel::default())),
+            ("zstd", Some(level)) => {
+                let level = i32::try_from(*level).unwrap_or(i32::MAX);
+                Ok(Compression::ZSTD(ZstdLevel::try_new(level).map_err(out_of_range)?))
+            }
+            ("gzip", None) => Ok(Compression::GZIP(GzipLevel::default())),
+            ("gzip", Some(level)) => Ok(Compression::GZIP(GzipLevel::try_new(*level).map_err(out_of_range)?)),
+            ("snappy", None) => Ok(Compression::SNAPPY),
+            ("lz4", None) => Ok(Compression::LZ4_RAW),
+            ("uncompressed" | "none", None) => Ok(Compression::UNCOMPRESSED),
+            _ => Err(Error::user(what())
+                .hint("write zstd, zstd(1) to zstd(22), gzip, gzip(0) to gzip(9), snappy, lz4 or uncompressed")),
+        }
+    }
+}
+
+/// How the data files of a table are written from now on.
+#[derive(Clone, Debug)]
+pub(crate) struct FileFormat {
+    pub(crate) target_bytes: u64,
+    pub(crate) how: WriterProperties,
+}
+
+impl FileFormat {
+    /// As the table says.
+    ///
+    /// # Errors
+    /// When it asks for a compression that is not written here.
+    pub(crate) fn of(table: &TableMetadata) -> Result<FileFormat> {
+        let says = table.properties();
+        let mut how = properties();
+        if let Some(name) = says.get(CODEC) {
+            let level = says.get(LEVEL).and_then(|level| level.parse().ok());
+            let codec = Codec { name: name.to_lowercase(), level: level.filter(|_| name == "zstd" || name == "gzip") };
+            let compression = codec.compression().map_err(|error| {
+                let what = format!("write files of the table at '{}' as its property '{CODEC}' says", table.location());
+                Error { what: format!("{what}: {}", error.what), ..error }
+            })?;
+            how = how.set_compression(compression);
+        }
+        for (property, value) in says {
+            let Some(column) = property.strip_prefix(BLOOM) else { continue };
+            how = how.set_column_bloom_filter_enabled(ColumnPath::from(column), value == "true");
+        }
+        Ok(FileFormat { target_bytes: target_bytes(table), how: how.build() })
+    }
+}
+
+/// Bytes at which a data file of the table is ended.
+pub(crate) fn target_bytes(table: &TableMetadata) -> u64 {
+    table.properties().get(TARGET).and_then(|bytes| bytes.parse().ok()).unwrap_or(TARGET_FILE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressions_are_read() {
+        for (text, expected) in [
+            ("zstd", Some(Compression::ZSTD(ZstdLevel::default()))),
+            ("zstd(9)", Some(Compression::ZSTD(ZstdLevel::try_new(9).unwrap()))),
+            ("gzip(6)", Some(Compression::GZIP(GzipLevel::try_new(6).unwrap()))),
+            ("snappy", Some(Compression::SNAPPY)),
+            ("lz4", Some(Compression::LZ4_RAW)),
+            ("uncompressed", Some(Compression::UNCOMPRESSED)),
+            ("zstd(99)", None),
+            ("zstd(", None),
+            ("snappy(1)", None),
+            ("brotli", None),
+        ] {
+            let found = text.parse::<Codec>().and_then(|codec| codec.compression());
+            assert_eq!(found.as_ref().ok(), expected.as_ref(), "{text}: {found:?}");
+        }
+    }
+}

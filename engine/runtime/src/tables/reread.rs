@@ -1,0 +1,135 @@
+//! Reads a table anew on a start, where the restored index does not tell what is in it.
+//!
+//! A table that is *ahead* of the restored checkpoint holds what its marker says: its keys are read, and the index stands. In a table that
+//! *others* have changed any row may be there or not. Its rows are read whole, as rows that go; the view's rows come again at the restored
+//! epoch, and what does not net to nothing is written at the first checkpoint. So the table is what its view is once more, whatever was
+//! done to it.
+
+use super::changes::{INDEX_BATCH, place};
+use super::index::{IndexEntry, index_key, index_prefix};
+use super::{TableConnection, TableMode};
+use crate::job::Stateful;
+use dataflow_core::{Epoch, Error, Marker, OnForeignCommit, Result, Row, RowLocation, TableSchema, TableWriter};
+use std::collections::BTreeMap;
+
+/// What the rows of a table are on one worker: which it owns, by the keys of its index.
+pub(super) struct Reading<'a> {
+    pub(super) index: &'a mut Stateful<IndexEntry>,
+    pub(super) writer: &'a mut dyn TableWriter,
+    pub(super) connection: &'a TableConnection,
+    pub(super) owns: &'a dyn Fn(&[u8]) -> bool,
+}
+
+/// A table that others have changed, before it is written.
+pub(super) struct Mending {
+    /// The epoch that the table has: it is written at the first checkpoint after that.
+    pub(super) after: Epoch,
+    /// Rows of keys that have one already.
+    pub(super) surplus: Vec<RowLocation>,
+}
+
+impl Mending {
+    /// Whether the table is written with what is written for the checkpoint `due`: the view's rows as of the table's epoch are netted then.
+    pub(super) fn is_due(&self, due: Option<Epoch>) -> bool {
+        due.is_some_and(|due| due > self.after)
+    }
+}
+
+impl Reading<'_> {
+    /// Makes the index of a table anew that is ahead of it.
+    pub(super) fn keys(self, table: &str) -> Result<()> {
+        tracing::warn!(table, "the table is ahead of the restored checkpoint: its keys are read anew");
+        let Reading { index, writer, connection, owns } = self;
+        forget(index, table)?;
+        let mut batch: Vec<(Vec<u8>, RowLocation)> = Vec::new();
+        let found = writer.scan(table, &mut |key, location| {
+            let key = index_key(table, &key);
+            if owns(&key) {
+                batch.push((key, location));
+            }
+            if batch.len() >= INDEX_BATCH { add(index, std::mem::take(&mut batch)) } else { Ok(()) }
+        })?;
+        add(index, batch)?;
+        is_as_it_was(table, connection, found)
+    }
+
+    /// Makes the index of a table anew that others have changed, and hands over its rows, each of which goes unless its view has it.
+    pub(super) fn rows(self, table: &str, schema: &TableSchema, mut goes: impl FnMut(Row)) -> Result<Mending> {
+        tracing::warn!(table, "others have changed the table: its rows are read anew, and become those of its view");
+        let Reading { index, writer, connection, owns } = self;
+        forget(index, table)?;
+        let mut surplus = Vec::new();
+        let mut batch: Vec<(Vec<u8>, Row, RowLocation)> = Vec::new();
+        let mut take = |index: &mut Stateful<IndexEntry>, batch: Vec<(Vec<u8>, Row, RowLocation)>| {
+            let keys: Vec<&[u8]> = batch.iter().map(|(key, ..)| key.as_slice()).collect();
+            let slots = index.table.load(&keys)?;
+            for (slot, (_, row, location)) in slots.into_iter().zip(batch.iter().cloned()) {
+                let places = &mut index.table.get_mut(slot).0;
+                if schema.key.is_empty() || places.is_empty() {
+                    places.push(location);
+                    goes(row);
+                } else {
+                    surplus.push(location);
+                }
+            }
+            index.table.end_epoch(None)
+        };
+        let found = writer.scan_rows(table, &mut |row, location| {
+            let key = index_key(table, &schema.key_of(&row));
+            if owns(&key) {
+                batch.push((key, row, location));
+            }
+            if batch.len() >= INDEX_BATCH { take(index, std::mem::take(&mut batch)) } else { Ok(()) }
+        })?;
+        take(index, batch)?;
+        is_as_it_was(table, connection, found)?;
+        Ok(Mending { after: connection.restored(table).marker_epoch(), surplus })
+    }
+}
+
+/// Takes all that the index has of a table out of it.
+fn forget(index: &mut Stateful<IndexEntry>, table: &str) -> Result<()> {
+    let prefix = index_prefix(table);
+    let mut stale = BTreeMap::new();
+    index.table.scan(&mut |key, _| {
+        stale.extend(key.starts_with(&prefix).then(|| (key.to_vec(), Vec::new())));
+        Ok(())
+    })?;
+    place(index, stale)
+}
+
+/// Adds places to those that the index has.
+fn add(index: &mut Stateful<IndexEntry>, places: Vec<(Vec<u8>, RowLocation)>) -> Result<()> {
+    let keys: Vec<&[u8]> = places.iter().map(|(key, _)| key.as_slice()).collect();
+    let slots = index.table.load(&keys)?;
+    for (slot, (_, location)) in slots.into_iter().zip(&places) {
+        index.table.get_mut(slot).0.push(location.clone());
+    }
+    index.table.end_epoch(None)
+}
+
+/// Nobody may have written to the table since the start looked at it.
+fn is_as_it_was(table: &str, connection: &TableConnection, found: Option<Marker>) -> Result<()> {
+    let expected = connection.restored(table).marker;
+    if found.map(|marker| (marker.epoch, marker.chain)) == expected.map(|marker| (marker.epoch, marker.chain)) {
+        return Ok(());
+    }
+    let what = format!("reading table '{table}' anew: its marker changed from {expected:?} to {found:?}");
+    Err(Error::doubt(what).hint("another process writes to it: stop that one and start again"))
+}
+
+/// Whether a table that others have changed may be made what its view is.
+pub(super) fn may_be_mended(connection: &TableConnection, table: &str, mode: TableMode) -> Result<()> {
+    let doubt =
+        |what: &str| Error::doubt(format!("starting the job: others have changed rows of table '{table}'{what}"));
+    match (connection.sink.on_foreign_commit(), mode) {
+        (OnForeignCommit::Stop, _) => Err(doubt("").hint(
+            "roll it back to this job's snapshot, or let it be made what its view is: on_foreign_commit = \"rebuild\"",
+        )),
+        (OnForeignCommit::Rebuild, TableMode::History) => {
+            Err(doubt(", and those of days that are over stand nowhere else")
+                .hint("roll it back to this job's snapshot"))
+        }
+        (OnForeignCommit::Rebuild, _) => Ok(()),
+    }
+}
