@@ -95,7 +95,10 @@ impl Commits {
         }
         match opened.commit(&intent)? {
             Outcome::Committed(done) => {
-                self.snapshots.insert(table.clone(), done.snapshot);
+                // One that was found may have others of ours above it, a fence; and below the newest it may expire.
+                let newest =
+                    if done.is_new { done.snapshot } else { opened.snapshot_of(marker.epoch)?.or(done.snapshot) };
+                self.snapshots.insert(table.clone(), newest);
                 Ok(())
             }
             Outcome::Foreign(foreign) => {
