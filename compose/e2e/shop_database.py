@@ -2,6 +2,7 @@
 takes from its commit there until a query in Trino shows it.
 """
 
+import contextlib
 import gzip
 import os
 import signal
@@ -72,6 +73,15 @@ class ShopDatabase:
         if self.writer.poll():
             raise Failure(f"loadgen ended with {self.writer.returncode}: {self.log.read_text(errors='replace')[-2000:]}")
         return True
+
+    @contextlib.contextmanager
+    def paused(self):
+        """The generator stands still; what is due meanwhile comes at once after it."""
+        self.writer.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.writer.send_signal(signal.SIGCONT)
 
     def finish(self):
         """Waits until everything is written."""
