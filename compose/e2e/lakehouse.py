@@ -213,12 +213,13 @@ def verdict(run):
 
 
 def check_rows(warehouse, name, table, wanted, clock, snapshot=None):
-    """What a snapshot holds: by one reader, by the other, by the independent computation."""
+    """What a snapshot holds: by each reader, by the independent computation."""
     columns, found = wanted
     expected = bag(columns, (dict(zip(columns, row, strict=True)) for row in found))
     at = f"{name} at snapshot {snapshot}" if snapshot else name
-    one, other = warehouse.by_pyiceberg(table, columns, snapshot), warehouse.by_duckdb(table, columns, snapshot)
-    same(f"{at}: DuckDB, beside PyIceberg", other, one)
+    (first, one), *others = ((reader, read(table, columns, snapshot)) for reader, read in warehouse.readers().items())
+    for reader, other in others:
+        same(f"{at}: {reader}, beside {first}", other, one)
     if name == "gold.user_engagement_segments":  # older dates stay as they were, and what that was is not known here
         date = columns.index("segment_date")
         one = collections.Counter({row: times for row, times in one.items() if row[date].isoformat() == clock[:10]})

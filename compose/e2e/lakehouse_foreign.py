@@ -14,7 +14,7 @@ from pyiceberg.expressions import EqualTo
 
 import product
 import shop_views
-from lakehouse import END_SECONDS, LIFE_SECONDS, Run, check_rows
+from lakehouse import END_SECONDS, KILLS, LIFE_SECONDS, Run, check_rows  # noqa: F401  (KILLS: main)
 from product import ProductFailed
 from scene import Failure, say, until
 from warehouse import EPOCH, Wrong, ancestry, check, check_files, plain

@@ -2,7 +2,6 @@
 the job is killed -9 once its tables show it, and the tables are compared with `shop_views` over what fastavro made of the same messages.
 """
 
-import datetime
 import gzip
 import json
 import random
@@ -11,6 +10,7 @@ import product
 import shop_views
 import topics
 from confluent_kafka import Producer
+from debezium import FRAME, PREFIX, TOPICS, Captured
 from lakehouse import check_rows
 from product import KafkaLakehouse, ProductFailed
 from scene import Failure, say, until
@@ -18,13 +18,9 @@ from services import Services
 from warehouse import Warehouse, Wrong, check, check_files, check_history
 
 MESSAGES = product.ROOT / "connectors" / "tests" / "debezium"
-PREFIX = "dbz.public."
-TOPICS = [f"{PREFIX}{table}" for table in shop_views.TABLES]
 CHECKPOINT_MS = 200
 SECONDS = 90
 PIECES = 4
-# Confluent's framing: a zero, the schema's id in four bytes, the value.
-FRAME = 5
 PAGEVIEWS = b"""{"user_id": 1, "url": "/products/1", "channel": "social", "received_at": 1767434400}
 {"user_id": 1, "url": "/products/5", "channel": "social", "received_at": 1795379983}
 {"user_id": 4, "url": "/products/5", "received_at": 1795379983}
@@ -33,36 +29,17 @@ PAGEVIEWS = b"""{"user_id": 1, "url": "/products/1", "channel": "social", "recei
 """
 
 
-class Sent(shop_views.Input):
-    """The messages as fastavro decoded them, as changes of a case. A position is a pair of numbers: its rank stands for it."""
-
-    def __init__(self, decoded, pageviews):
-        self.changes = {table: [] for table in shop_views.TABLES}
-        self.pageviews = [shop_views.pageview(line) for line in pageviews.splitlines()]
-        positions = sorted({position(line["value"]["value"]) for line in decoded if line["value"]})
-        for line in decoded:
-            event = line["value"] and line["value"]["value"]
-            row = lambda name, event=event: event[name] and {column: cell(column, value) for column, value in event[name].items()}
-            self.changes[line["topic"].removeprefix(PREFIX)].append(
-                event and {"op": event["op"], "lsn": positions.index(position(event)), "before": row("before"), "after": row("after")})
-
-
-def position(event):
-    return tuple(int(number or 0) for number in json.loads(event["source"]["sequence"]))
-
-
-def cell(column, value):
-    if isinstance(value, dict):
-        return value["decimal"]
-    if value is not None and column in ("created_at", "updated_at"):
-        at = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=value)
-        return at.isoformat(timespec="microseconds") + "Z"
-    return value
-
-
 def lines(file):
     read = (json.loads(line) for line in (MESSAGES / file).read_text(encoding="utf-8").splitlines())
     return [line for line in read if line.get("topic", TOPICS[0]) in TOPICS]
+
+
+def events_of(decoded):
+    """{table: its events, in order; None for a record without one}."""
+    events = {table: [] for table in shop_views.TABLES}
+    for line in decoded:
+        events[line["topic"].removeprefix(PREFIX)].append(line["value"] and line["value"]["value"])
+    return events
 
 
 def framed(content, ids):
@@ -89,7 +66,7 @@ def run(folder, rng, services):
                 ids[schema["id"]] = topics.register(services.registry, subject["subject"], json.loads(schema["schema"]))
     for topic in TOPICS:
         topics.create_topic(services.brokers, topic, 1)
-    messages, given = lines("messages.ndjson"), Sent(lines("decoded.ndjson"), PAGEVIEWS)
+    messages, given = lines("messages.ndjson"), Captured(events_of(lines("decoded.ndjson")), PAGEVIEWS.splitlines())
     pageviews = folder / "pageviews"
     pageviews.mkdir()
     for number, line in enumerate(PAGEVIEWS.splitlines()):

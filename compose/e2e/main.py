@@ -17,6 +17,7 @@ import hard_broker
 import lakehouse
 import lakehouse_foreign
 import lakehouse_kafka
+import lakehouse_stack
 import registry_outage
 import traffic
 import two_processes
@@ -24,7 +25,9 @@ from scene import Failure, Scene, say, until
 from services import Services, free_ports
 
 SCENARIOS = {"crashes": crashes, "hard_broker": hard_broker, "registry_outage": registry_outage, "two_processes": two_processes}
-KILLED = {"lakehouse": lakehouse, "lakehouse_foreign": lakehouse_foreign}
+LAKEHOUSES = {
+    "lakehouse": lakehouse, "lakehouse_foreign": lakehouse_foreign, "lakehouse_kafka": lakehouse_kafka, "lakehouse_stack": lakehouse_stack,
+}
 KILLS = 12
 
 
@@ -33,17 +36,19 @@ def parse(arguments):
     if not arguments or arguments[0].startswith("--"):
         arguments = ["crashes", *arguments]
     parser = argparse.ArgumentParser(prog="compose/e2e/run", description=__doc__)
-    parser.add_argument("scenario", choices=[*SCENARIOS, "lakehouse", "lakehouse_foreign", "lakehouse_kafka", "lakehouse_watch", "connectors", "objects", "harness", "watch"])
+    parser.add_argument("scenario", choices=[*SCENARIOS, *LAKEHOUSES, "lakehouse_watch", "connectors", "objects", "harness", "watch"])
     parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
-    parser.add_argument("--kills", type=int, help=f"kill -9 of the job; {KILLS}, of the lakehouse {lakehouse.KILLS}")
+    parser.add_argument("--kills", type=int, help=f"kill -9 of the job; {KILLS}, lakehouse and lakehouse_foreign {lakehouse.KILLS}, lakehouse_stack {lakehouse_stack.KILLS}")
     parser.add_argument("--broker-kills", type=int, default=3, help="kill -9 of the broker")
     parser.add_argument("--outage", type=float, default=4.0, help="seconds for which the registry is away, beside the time it takes to start")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the shop of lakehouse_stack is open")
+    parser.add_argument("--faults", action="store_true", help="lakehouse_stack: storage, catalog and Connect are killed too")
     parser.add_argument("--seed", type=int, help="default: a new one each run, printed")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
     options = parser.parse_args(arguments)
     if options.kills is None:
-        options.kills = lakehouse.KILLS if options.scenario in KILLED else KILLS
+        options.kills = getattr(LAKEHOUSES.get(options.scenario), "KILLS", KILLS)
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1 << 31)
     return options
@@ -131,11 +136,13 @@ def main():
         return watch(options)
     if options.scenario == "lakehouse_watch":
         return watch_tables(options)
-    if options.scenario == "lakehouse_kafka":
-        return alone(lambda folder: lakehouse_kafka.play(folder, options), options, f"lakehouse_kafka --seed {options.seed}")
-    if options.scenario in KILLED:
-        again = f"{options.scenario} --seed {options.seed} --kills {options.kills}"
-        return alone(lambda folder: KILLED[options.scenario].play(folder, options), options, again)
+    if options.scenario in LAKEHOUSES:
+        again = f"{options.scenario} --seed {options.seed}"
+        if options.scenario != "lakehouse_kafka":
+            again += f" --kills {options.kills}"
+        if options.scenario == "lakehouse_stack":
+            again += f" --seconds {options.seconds:g}" + " --faults" * options.faults
+        return alone(lambda folder: LAKEHOUSES[options.scenario].play(folder, options), options, again)
     seed = options.seed
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dataflow-e2e-"))
     say(f"{options.scenario}, seed {seed}, in {folder}")

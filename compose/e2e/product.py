@@ -160,6 +160,16 @@ class KafkaLakehouse(Lakehouse):
         self.env = os.environ | {"KAFKA_BROKERS": services.brokers, "REGISTRY_URL": services.registry}
 
 
+class StackLakehouse(Lakehouse):
+    """The lakehouse as profile `local` has it, from Debezium's topics and a bucket into a REST catalog's tables; whole transactions."""
+
+    def __init__(self, services, folder, checkpoint_ms):
+        ends = ('sources."dbz.transaction"={ connector = "kafka", format = "avro", brokers = "${env:KAFKA_BROKERS}", group_id = "lakehouse", '
+                'registry = { url = "${env:REGISTRY_URL}" } }')
+        self._open("local", folder / "data", folder / "job", [ends], checkpoint_ms)
+        self.env |= services.addresses()
+
+
 def last_outputs(manifest):
     """{table: the last epoch with output of it} of the lakehouse, as of a manifest."""
     sinks = json.loads(manifest.read_text().splitlines()[0])["sinks"]

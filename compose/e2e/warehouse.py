@@ -1,4 +1,4 @@
-"""The lakehouse's tables as two readers see them, neither of which shares code with the product: PyIceberg and DuckDB."""
+"""The lakehouse's tables as readers see them, none of which shares code with the product: PyIceberg, DuckDB, and of a REST catalog Trino."""
 
 import collections
 import contextlib
@@ -11,7 +11,9 @@ import urllib.parse
 
 import duckdb
 import duckdb_extension_avro
+import duckdb_extension_httpfs
 import duckdb_extension_iceberg
+import trino
 from pyiceberg.catalog import load_catalog
 
 from product import EPOCHS_TABLE
@@ -35,11 +37,7 @@ class Warehouse:
 
     def __init__(self, folder, catalog="dataflow"):
         self.folder, self.database, self.name = folder, folder / "catalog.db", catalog
-        self.duck = duckdb.connect()
-        for name, module in (("avro", duckdb_extension_avro), ("iceberg", duckdb_extension_iceberg)):
-            extension = next(pathlib.Path(module.__path__[0]).rglob(f"{name}.duckdb_extension"))
-            self.duck.execute(f"LOAD '{extension}'")
-        self.duck.execute("SET TimeZone = 'UTC'")
+        self.duck = open_duckdb()
 
     def locations(self):
         """{table: its newest metadata file}, straight from the catalog's file; {} before there is one."""
@@ -63,10 +61,17 @@ class Warehouse:
             epochs |= {table: int(snapshot["summary"][EPOCH]) for snapshot in newest}
         return epochs
 
+    def catalog(self):
+        return load_catalog(self.name, type="sql", uri=f"sqlite:///{self.database}", warehouse=f"file://{self.folder}")
+
     def tables(self):
         """{name: PyIceberg's table}."""
-        catalog = load_catalog(self.name, type="sql", uri=f"sqlite:///{self.database}", warehouse=f"file://{self.folder}")
+        catalog = self.catalog()
         return {".".join(name): catalog.load_table(name) for namespace in catalog.list_namespaces() for name in catalog.list_tables(namespace)}
+
+    def readers(self):
+        """{reader: how it reads the columns of a table, of a snapshot or of the current one, as a bag}."""
+        return {"PyIceberg": self.by_pyiceberg, "DuckDB": self.by_duckdb}
 
     def by_pyiceberg(self, table, columns, snapshot=None):
         return bag(columns, table.scan(selected_fields=tuple(columns), snapshot_id=snapshot).to_arrow().to_pylist())
@@ -80,6 +85,60 @@ class Warehouse:
         """How many rows a snapshot has, and how many keys."""
         at = f", snapshot_from_id => {snapshot}" if snapshot else ""
         return self.duck.execute(f"SELECT count(*), count(DISTINCT row({key})) FROM iceberg_scan('{table.metadata_location}'{at})").fetchone()
+
+
+class RestWarehouse(Warehouse):
+    """A warehouse in a bucket, known to a REST catalog; `addresses` are those that the services tell."""
+
+    def __init__(self, addresses):
+        self.rest, self.duck = addresses["ICEBERG_REST_URL"], open_duckdb()
+        endpoint, key, secret, region = (addresses[name] for name in ("S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"))
+        self.s3 = {"s3.endpoint": endpoint, "s3.access-key-id": key, "s3.secret-access-key": secret, "s3.region": region}
+        self.duck.execute(f"CREATE SECRET (TYPE s3, KEY_ID '{key}', SECRET '{secret}', REGION '{region}', "
+                          f"ENDPOINT '{urllib.parse.urlparse(endpoint).netloc}', URL_STYLE 'path', USE_SSL false)")
+        engine = urllib.parse.urlparse(addresses["TRINO_URL"])
+        self.trino = trino.dbapi.connect(host=engine.hostname, port=engine.port, user="e2e", catalog="iceberg", timezone="UTC")
+
+    def catalog(self):
+        return load_catalog("rest", type="rest", uri=self.rest, **self.s3)
+
+    def readers(self):
+        return {"Trino": self.by_trino} | super().readers()
+
+    def ask(self, sql):
+        """What Trino answers: a list of rows."""
+        cursor = self.trino.cursor()
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+    def by_trino(self, table, columns, version=None):
+        """A version is a snapshot's id or a tag's name."""
+        found = self.ask(f"SELECT {', '.join(map(quoted, columns))} FROM {in_trino(table, version)}")
+        return bag(columns, (dict(zip(columns, row, strict=True)) for row in found))
+
+    def distinct(self, table, key, snapshot=None):
+        columns = ", ".join(quoted(column) for column in key.split(", "))
+        return tuple(self.ask(f"SELECT count(*), count(DISTINCT row({columns})) FROM {in_trino(table, snapshot)}")[0])
+
+
+def open_duckdb():
+    duck = duckdb.connect()
+    for name, module in (("avro", duckdb_extension_avro), ("httpfs", duckdb_extension_httpfs), ("iceberg", duckdb_extension_iceberg)):
+        extension = next(pathlib.Path(module.__path__[0]).rglob(f"{name}.duckdb_extension"))
+        duck.execute(f"LOAD '{extension}'")
+    duck.execute("SET TimeZone = 'UTC'")
+    return duck
+
+
+def in_trino(table, version=None):
+    name = ".".join(map(quoted, table.name()))
+    if version is None:
+        return name
+    return f"{name} FOR VERSION AS OF " + (f"'{version}'" if isinstance(version, str) else str(version))
+
+
+def quoted(name):
+    return f'"{name}"'
 
 
 def path(location):
@@ -165,14 +224,15 @@ def check_files(name, table):
     snapshot = table.current_snapshot()
     if snapshot is None:
         return 0, 0
-    check(path(snapshot.manifest_list).exists(), f"{name}: its manifest list {snapshot.manifest_list} is missing")
+    is_there = lambda location: table.io.new_input(location).exists()
+    check(is_there(snapshot.manifest_list), f"{name}: its manifest list {snapshot.manifest_list} is missing")
     counts = [0, 0]
     for manifest in snapshot.manifests(table.io):
-        check(path(manifest.manifest_path).exists(), f"{name}: the manifest {manifest.manifest_path} is missing")
+        check(is_there(manifest.manifest_path), f"{name}: the manifest {manifest.manifest_path} is missing")
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             file = entry.data_file
-            check(path(file.file_path).exists(), f"{name}: the file {file.file_path} is missing")
-            length = path(file.file_path).stat().st_size
+            check(is_there(file.file_path), f"{name}: the file {file.file_path} is missing")
+            length = len(table.io.new_input(file.file_path))
             check(length == file.file_size_in_bytes, f"{name}: {file.file_path} has {length} bytes, its manifest says {file.file_size_in_bytes}")
             counts[0 if file.content.name == "DATA" else 1] += 1
     return tuple(counts)

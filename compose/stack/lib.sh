@@ -28,21 +28,27 @@ once() {
   exec {lock}>&-
 }
 
-# jars DIR GROUP:ARTIFACT:VERSION...: the artifacts with everything they run with, as a flat folder of jars.
+# jars DIR [@]GROUP:ARTIFACT:VERSION[:CLASSIFIER]...: the artifacts with everything they run with, as a flat folder of jars. One that begins
+# with @ is a bill of materials: it settles the versions of what the others run with.
 jars() { once "$1" fetch_jars "$@"; }
 fetch_jars() {
-  local dir="$1" part="$1.part" coordinate group artifact version dependencies=""
+  local dir="$1" part="$1.part" coordinate group artifact version classifier place dependencies="" materials=""
   shift
   command -v mvn >/dev/null || die "mvn is missing; 'scripts/setup e2e' installs it"
   say "downloading $* (once, to $dir)"
   for coordinate in "$@"; do
-    IFS=: read -r group artifact version <<<"$coordinate"
-    dependencies+="<dependency><groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version></dependency>"
+    IFS=: read -r group artifact version classifier <<<"${coordinate#@}"
+    place="<groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version>"
+    case "$coordinate" in
+      @*) materials+="<dependency>$place<type>pom</type><scope>import</scope></dependency>" ;;
+      *) dependencies+="<dependency>$place${classifier:+<classifier>$classifier</classifier>}</dependency>" ;;
+    esac
   done
   rm -rf "$part"
   mkdir -p "$part"
   cat >"$part/pom.xml" <<POM
 <project><modelVersion>4.0.0</modelVersion><groupId>dataflow</groupId><artifactId>stack</artifactId><version>1</version>
+<dependencyManagement><dependencies>$materials</dependencies></dependencyManagement>
 <dependencies>$dependencies</dependencies></project>
 POM
   mvn -q -B -Dstyle.color=never -f "$part/pom.xml" dependency:copy-dependencies \
