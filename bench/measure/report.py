@@ -23,10 +23,10 @@ MORE, LESS = 1, -1
 BETTER = {
     "events_per_s": MORE, "steady_per_s": MORE, "filling_per_s": MORE, "cpu_s_per_million": LESS, "steady_cpu_s_per_million": LESS,
     "p50_ms": LESS, "p90_ms": LESS, "p99_ms": LESS, "max_ms": LESS, "back_s": LESS, "all_back_s": LESS,
-    "checkpoint_s": LESS, "cut_max_ms": LESS, "cores": LESS, "rss_peak_mb": LESS,
+    "checkpoint_s": LESS, "cut_max_ms": LESS, "cores": LESS, "restore_s": LESS, "cpu_s": LESS, "memory_mb": LESS, "rss_peak_mb": LESS,
 }
 # What else a table shows: how large it was, and what the machine did meanwhile.
-CONTEXT = ("dip_share", "keys", "state_mb", "services_cores", "others_cores")
+CONTEXT = ("dip_share", "keys", "rows", "view_rows", "state_mb", "services_cores", "others_cores")
 
 NOTES = """\
 - A run whose output is not what its input demands (rows, different keys, and of two detectors the number of findings, which is
