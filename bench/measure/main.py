@@ -17,6 +17,7 @@ import lake
 import live
 import recovery
 import report
+import restore
 import state
 import throughput
 from engines import ALL, ENRICHMENT, EXACTLY, GUARANTEES, OURS, TWO
@@ -80,6 +81,14 @@ def case_keys(scene, options, results):
     rounds(options, f"keys, {options.many_keys:,} users", {OURS: lambda: state.run(scene, options, options.many_keys)}, results)
 
 
+def case_restore(scene, options, results):
+    """The lakehouse started again, by what its shop has: users, purchases as well, pageviews as well. Needs no service."""
+    for users in options.shop_users:
+        kinds = {f"{OURS}, up to {has}": lambda has=has, users=users: restore.run(scene, users, options.shop_events, has)
+                 for has in ("users", "purchases", "pageviews")}
+        rounds(options, f"restore, {users:,} users, {options.shop_events:,} events", kinds, results)
+
+
 def case_ingest(scene, options, results):
     """The engine's Kafka source alone, beside bare loops over the same client library."""
     source = throughput.Input(scene, "login-events", options.events)
@@ -115,8 +124,8 @@ def case_lakehouse(scene, options, results):
 
 
 CASES = {name.removeprefix("case_"): case for name, case in list(globals().items()) if name.startswith("case_")}
-OURS_ALONE = {"memory", "state", "keys", "ingest", "hotkey", "partitions", "lakehouse"}
-WITHOUT_SERVICES = {"memory", "lakehouse"}
+OURS_ALONE = {"memory", "restore", "state", "keys", "ingest", "hotkey", "partitions", "lakehouse"}
+WITHOUT_SERVICES = {"memory", "restore", "lakehouse"}
 
 
 def offers(options, jobs):
@@ -171,6 +180,8 @@ def parse():
     parser.add_argument("--keys", type=int, default=3_000_000, help="users of whom a state knows, in recovery")
     parser.add_argument("--many-keys", type=int, default=10_000_000, help="the same, in keys")
     parser.add_argument("--state-gb", type=float, nargs="+", default=[1.0, 5.0], help="sizes of state, about")
+    parser.add_argument("--shop-users", type=int, nargs="+", default=[200_000, 400_000], help="users of shops, in restore")
+    parser.add_argument("--shop-events", type=int, default=400_000, help="their events")
     parser.add_argument("--again", type=int, default=3_000_000, help="logins that meet a large state")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each kind")
     parser.add_argument("--seed", type=int, default=1, help="when to kill")

@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 
 # The figures that are drawn, with their unit.
 DRAWN = {"events_per_s": "events/s", "cpu_s_per_million": "CPU-seconds per million", "p50_ms": "p50, ms", "p99_ms": "p99, ms", "back_s": "seconds",
-         "checkpoint_s": "seconds a checkpoint", "cores": "cores", "rss_peak_mb": "MB of memory"}
+         "checkpoint_s": "seconds a checkpoint", "restore_s": "seconds to restore", "memory_mb": "MB of memory", "cores": "cores", "rss_peak_mb": "MB of memory"}
 # A group's memory is drawn where it is what the group is about.
 MEMORY_OF = ("state", "keys", "throughput")
 COLUMNS, WIDTH, LABEL, BAR, ROW, HEAD, GAP = 2, 520, 200, 220, 20, 34, 26

@@ -23,10 +23,11 @@ MORE, LESS = 1, -1
 BETTER = {
     "events_per_s": MORE, "steady_per_s": MORE, "filling_per_s": MORE, "cpu_s_per_million": LESS, "steady_cpu_s_per_million": LESS,
     "p50_ms": LESS, "p90_ms": LESS, "p99_ms": LESS, "max_ms": LESS, "back_s": LESS, "all_back_s": LESS,
-    "checkpoint_s": LESS, "cut_max_ms": LESS, "read_ms": LESS, "ready_s": LESS, "stands_s": LESS, "cores": LESS, "rss_peak_mb": LESS,
+    "checkpoint_s": LESS, "cut_max_ms": LESS, "read_ms": LESS, "ready_s": LESS, "cores": LESS, "restore_s": LESS, "cpu_s": LESS, "memory_mb": LESS,
+    "rss_peak_mb": LESS,
 }
 # What else a table shows: how large it was, and what the machine did meanwhile.
-CONTEXT = ("rows", "files", "delete_files", "dip_share", "keys", "state_mb", "services_cores", "others_cores")
+CONTEXT = ("rows", "view_rows", "files", "delete_files", "dip_share", "keys", "state_mb", "services_cores", "others_cores")
 
 NOTES = """\
 - A run whose output is not what its input demands (rows, different keys, and of two detectors the number of findings, which is
@@ -45,8 +46,7 @@ NOTES = """\
   `all_back_s`: the same for the last partition.
 - `dip_share`: by how much fewer records a second were read while a checkpoint was under way. `cut_max_ms`: the longest time for which a
   checkpoint held a worker.
-- `ready_s`, `stands_s`: from the start of a process with all state in place to its `/readyz`, and until its views stand again. `p50_ms` to `p99_ms` of
-  the lakehouse: from the first record of an epoch to its changes of the tables, before they are committed; the page's histogram, so
+- `ready_s`: from the start of a process with all state in place to its `/readyz`, when its views stand again. `p50_ms` to `p99_ms` of the lakehouse: from the first record of an epoch to its changes of the tables, before they are committed; the page's histogram, so
   within its buckets.
 - `read_ms`: DuckDB over all columns and rows of a table, the median of some reads by one connection.
 - In memory, making the logins and their JSON is part of the process and of its figures.

@@ -25,6 +25,9 @@ def play(folder):
         metrics(address)
         job.stop()
         reading_line(job.said())
+    with Job(folder, JOB, SETTINGS) as job:
+        restored(job.address())
+        job.stop()
 
 
 def cells(table):
@@ -66,15 +69,31 @@ def look(shows, warehouse):
 
 def metrics(address):
     documented = set(re.findall(r"^\| `(dataflow_table_\w+)` \|", (product.ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE))
-    text = ask(f"{address}/metrics")[1]
+    values, text = measured(address)
     served = set(re.findall(r"^# TYPE (dataflow_table_\S+) ", text, re.MULTILINE))
     check(documented <= served, f"documented only: {sorted(documented - served)}")
-    values = dict(re.findall(r"^(dataflow_table_\w+\{[^}]*\}) ([-+.\deE]+)$", text, re.MULTILINE))
     for name, value in ((f'dataflow_table_rows{{table="{TABLE}"}}', 10), ('dataflow_table_retrying{sink="lakehouse"}', 0)):
         check(float(values.get(name, -1)) == value, f"{name} is {values.get(name)}")
     check(float(values[f'dataflow_table_commits_total{{table="{TABLE}"}}']) > 1, "it was not committed twice")
     status = json.loads(ask(f"{address}/status.json")[1])["status"]
     check(status["retrying"] == {}, f"something is tried again: {status['retrying']}")
+
+
+def measured(address):
+    """The values of /metrics by name and labels, and its text."""
+    text = ask(f"{address}/metrics")[1]
+    return {name: float(value) for name, value in re.findall(r"^(dataflow_\w+(?:\{[^}]*\})?) ([-+.\deE]+)$", text, re.MULTILINE)}, text
+
+
+def restored(address):
+    """A start again says what it has rebuilt before it is ready, and the memory that it takes."""
+    until(SECONDS, "the job is ready", lambda: ask(f"{address}/readyz")[0] == 200)
+    values = measured(address)[0]
+    for of in ("collections", "views"):
+        rows, total = (values[f'dataflow_restore_rows{what}{{of="{of}"}}'] for what in ("", "_total"))
+        check(rows == total > 200, f"{rows} of {total} rows of {of} are restored")
+    check(values["dataflow_restore_seconds"] > 0, "it took no time")
+    check(0 < values["dataflow_memory_bytes"] < values["dataflow_memory_limit_bytes"], "the memory is not within its limit")
 
 
 def reading_line(said):

@@ -372,20 +372,36 @@ fn write_shop(start: &str, folder: &Path) {
     tell(&Shop::new(settings).unwrap(), &telling, &mut targets, |_| ()).unwrap();
 }
 
+/// The job on the made-up shop, in a data folder.
+fn made_up(data: &Path, workers: usize, set: &[&str]) -> Command {
+    let mut command = run("embedded", workers);
+    command.arg("--data").arg(data).args(["--set", &format!("output={}", data.join("out").display())]);
+    for set in SHOP.iter().chain(&["runtime.checkpoint_interval_ms=150", "state.dirty_mb=0"]).chain(set) {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+/// What the shop came to is what comes of its lines in files.
+fn check_made_up(data: &Path) {
+    let (lines, expected) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let start = fs::read_to_string(data.join("generators/shop")).unwrap();
+    write_shop(start.trim(), lines.path());
+    to_the_end(command(lines.path(), expected.path(), 1, &[]), "the shop in files");
+    let out = data.join("out");
+    for (table, ignored) in &TABLES[..TABLES.len() - OF_THE_CLOCK] {
+        let (expected, actual) = (rows(expected.path(), table).unwrap(), rows(&out, table).unwrap());
+        compare(&expected, &actual, ignored).unwrap_or_else(|difference| panic!("{table}: {difference}"));
+        assert!(!actual.is_empty(), "{table} has rows");
+    }
+    assert!(rows(&out, "bronze.dead_letters").unwrap().is_empty());
+}
+
 #[test]
 fn a_made_up_shop_killed_and_gone_on_with() {
     const LIVES: u64 = 5;
-    let (data, lines, expected) =
-        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let out = data.path().join("out");
-    let command = |workers: u64| {
-        let mut command = run("embedded", workers as usize);
-        command.arg("--data").arg(data.path()).args(["--set", &format!("output={}", out.display())]);
-        for set in SHOP.iter().chain(&["runtime.checkpoint_interval_ms=150", "state.dirty_mb=0"]) {
-            command.args(["--set", set]);
-        }
-        command
-    };
+    let data = tempfile::tempdir().unwrap();
+    let command = |workers: u64| made_up(data.path(), workers as usize, &[]);
     let (mut restored, mut newest) = (0, 0);
     for life in 0..LIVES {
         let mut running = Running(command(1 + life % 3).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
@@ -403,14 +419,46 @@ fn a_made_up_shop_killed_and_gone_on_with() {
     }
     ended(&mut command(2), "the last life");
     assert!(restored > 0, "no life began with a checkpoint");
+    check_made_up(data.path());
+}
 
-    let start = fs::read_to_string(data.path().join("generators/shop")).unwrap();
-    write_shop(start.trim(), lines.path());
-    to_the_end(self::command(lines.path(), expected.path(), 1, &[]), "the shop in files");
-    for (table, ignored) in &TABLES[..TABLES.len() - OF_THE_CLOCK] {
-        let (expected, actual) = (rows(expected.path(), table).unwrap(), rows(&out, table).unwrap());
-        compare(&expected, &actual, ignored).unwrap_or_else(|difference| panic!("{table}: {difference}"));
-        assert!(!actual.is_empty(), "{table} has rows");
+#[test]
+fn a_job_with_more_memory_than_it_may_have_stops_and_goes_on_with_more() {
+    let data = tempfile::tempdir().unwrap();
+    let status = || -> Option<Value> { serde_json::from_slice(&fs::read(data.path().join("status.json")).ok()?).ok() };
+    let mut running =
+        Running(made_up(data.path(), 2, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let began = Instant::now();
+    let needed = loop {
+        assert!(running.0.try_wait().unwrap().is_none(), "it ended by itself");
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", status());
+        let found =
+            status().filter(|s| s["checkpoints"].as_u64() > Some(3) && began.elapsed() > Duration::from_secs(2));
+        if let Some(found) = found {
+            assert!(found["memory"]["limit_bytes"].as_u64() > found["memory"]["bytes"].as_u64(), "{found}");
+            break found["memory"]["bytes"].as_u64().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    drop(running);
+
+    let limit = needed * 3 / 4;
+    let stopped = made_up(data.path(), 2, &[&format!("runtime.memory_limit={limit}")]).output().unwrap();
+    let said = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(3), "{said}");
+    for part in ["keeping job 'lakehouse' within its memory", "rows of 'pageviews'", "raise 'runtime.memory_limit'"] {
+        assert!(said.contains(part), "no '{part}' in: {said}");
     }
-    assert!(rows(&out, "bronze.dead_letters").unwrap().is_empty());
+    let stopped = status().unwrap();
+    assert!(stopped["memory"]["bytes"].as_u64() > Some(limit), "{stopped}");
+    assert_eq!((&stopped["state"], &stopped["failure"]["fault"]), (&"failed".into(), &"outside".into()));
+
+    ended(&mut made_up(data.path(), 2, &["runtime.memory_limit=4GiB"]), "with more memory");
+    let done = status().unwrap();
+    assert_eq!(done["memory"]["limit_bytes"], 4u64 << 30);
+    let restore = &done["restore"];
+    let [rows, views] = ["collections", "views"].map(|of| restore[of]["rows"].as_u64().unwrap());
+    assert!(restore["is_over"] == true && rows > 150 && views > 150, "{restore}");
+    assert_eq!(restore["collections"]["rows"], restore["collections"]["rows_total"]);
+    check_made_up(data.path());
 }

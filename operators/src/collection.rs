@@ -65,11 +65,10 @@ pub fn durable_collection<'s>(
     let again = job.scope().activator_for(builder.operator_info().address);
     builder.build(move |mut capabilities| {
         capabilities.truncate(1);
-        let mut at_start = capabilities.pop().filter(|_| restored > 0);
-        if let Some(capability) = &mut at_start {
+        let mut at_start = capabilities.pop().filter(|_| restored > 0).map(|mut capability| {
             capability.downgrade(&restored);
-        }
-        let mut emitting = Shard::owned_by(work.worker, work.peers).collect::<Vec<_>>().into_iter();
+            (capability, Restoring::begin(&work, restored))
+        });
         let mut arrived: BTreeMap<Epoch, Vec<(Position, What)>> = BTreeMap::new();
         let mut fixed: BTreeMap<Epoch, (EpochFacts, [Capability<Epoch>; 2])> = BTreeMap::new();
         move |frontiers| {
@@ -97,15 +96,15 @@ pub fn durable_collection<'s>(
                 return;
             }
             let mut rows = rows.activate();
-            if let Some(capability) = &at_start {
-                if let Some(shard) = emitting.next() {
-                    match work.contents(shard, restored) {
-                        Ok(()) => rows.session(capability).give_container(&mut work.out),
-                        Err(error) => return control.fail(error),
+            if let Some((capability, restoring)) = &mut at_start {
+                match restoring.next_shard(&mut work) {
+                    Ok(true) => {
+                        rows.session(&*capability).give_container(&mut work.out);
+                        return again.activate();
                     }
-                    return again.activate();
+                    Ok(false) => at_start = None,
+                    Err(error) => return control.fail(error),
                 }
-                at_start = None;
             }
             let is_over = |epoch: &Epoch| !frontiers[..2].iter().any(|frontier| frontier.less_equal(epoch));
             while let Some(entry) = fixed.first_entry().filter(|entry| is_over(entry.key())) {
@@ -231,15 +230,6 @@ impl Table {
         Ok(Table { name, schema, state, control, worker, peers, truncated, out: Vec::new() })
     }
 
-    /// All rows of a shard, as of the restored epoch.
-    fn contents(&mut self, shard: Shard, epoch: Epoch) -> Result<()> {
-        let out = &mut self.out;
-        self.state.table.scan_shard(shard, &mut |_, current| {
-            out.extend(current.row.map(|row| (row, epoch, 1)));
-            Ok(())
-        })
-    }
-
     fn epoch(&mut self, facts: &EpochFacts, mut events: Vec<(Position, What)>) -> Result<()> {
         // In the order of offsets; of the two halves of a change that replaces a row the order does not matter, their keys differ.
         events.sort_by_key(|(position, _)| *position);
@@ -346,14 +336,55 @@ impl Table {
     /// What the epoch changed in all.
     fn say(&mut self, epoch: Epoch, before: BTreeMap<Vec<u8>, Option<Row>>) -> Result<()> {
         let keys: Vec<&[u8]> = before.keys().map(Vec::as_slice).collect();
+        let mut more = 0;
         for (slot, old) in self.state.table.load(&keys)?.into_iter().zip(before.values()) {
             let new = &self.state.table.get(slot).row;
             if old != new {
+                more += i64::from(new.is_some()) - i64::from(old.is_some());
                 self.out.extend(old.iter().map(|row| (row.clone(), epoch, -1)));
                 self.out.extend(new.iter().map(|row| (row.clone(), epoch, 1)));
             }
         }
+        if more != 0 {
+            self.control.status.count_rows(&self.name, more);
+        }
         Ok(())
+    }
+}
+
+/// The rows of a worker's shards on their way out, at the restored epoch.
+struct Restoring {
+    epoch: Epoch,
+    shards: std::vec::IntoIter<Shard>,
+    /// Keys of the store, as it estimates them: of rows, and of positions of what was deleted.
+    about: u64,
+    rows: u64,
+}
+
+impl Restoring {
+    fn begin(table: &Table, epoch: Epoch) -> Restoring {
+        let shards: Vec<Shard> = Shard::owned_by(table.worker, table.peers).collect();
+        let about = table.state.table.stats().backend.keys_estimate;
+        table.control.measures.restore.expect(&table.name, about);
+        Restoring { epoch, shards: shards.into_iter(), about, rows: 0 }
+    }
+
+    /// Puts the rows of the next shard into the table's output; whether there was one.
+    fn next_shard(&mut self, table: &mut Table) -> Result<bool> {
+        let Some(shard) = self.shards.next() else {
+            table.control.measures.restore.all_given_out(&table.name, self.about, self.rows);
+            return Ok(false);
+        };
+        let (out, epoch) = (&mut table.out, self.epoch);
+        table.state.table.scan_shard(shard, &mut |_, current| {
+            out.extend(current.row.map(|row| (row, epoch, 1)));
+            Ok(())
+        })?;
+        let rows = out.len() as u64;
+        self.rows += rows;
+        table.control.measures.restore.given_out(&table.name, rows);
+        table.control.status.count_rows(&table.name, rows as i64);
+        Ok(true)
     }
 }
 

@@ -13,10 +13,12 @@ pub mod command;
 pub mod job;
 pub mod launch;
 mod logs;
+mod memory;
 mod metrics;
 mod page;
 pub mod profile;
 mod rehearsal;
+mod restoring;
 mod status;
 mod terminal;
 mod verbs;
@@ -59,16 +61,19 @@ pub fn main(job: &'static JobFile) -> ExitCode {
 pub fn report(result: dataflow_core::Result<()>, output: command::Output) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let code = error.fault.exit_code();
-            match output {
-                command::Output::Text => eprintln!("dataflow: {error}"),
-                command::Output::Json => {
-                    let fault = status::fault(&error);
-                    eprintln!("{}", serde_json::json!({"error": error.to_string(), "fault": fault, "exit_code": code}));
-                }
-            }
-            ExitCode::from(code)
+        Err(error) => ExitCode::from(say(&error, output)),
+    }
+}
+
+/// Prints an error as the command line asked for it; its exit code.
+fn say(error: &dataflow_core::Error, output: command::Output) -> u8 {
+    let code = error.fault.exit_code();
+    match output {
+        command::Output::Text => eprintln!("dataflow: {error}"),
+        command::Output::Json => {
+            let fault = status::fault(error);
+            eprintln!("{}", serde_json::json!({"error": error.to_string(), "fault": fault, "exit_code": code}));
         }
     }
+    code
 }

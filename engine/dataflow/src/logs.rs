@@ -5,6 +5,7 @@ use crate::command::LogFormat;
 use dataflow_runtime::{Control, Plan};
 use serde_json::{Map, Value};
 use std::fmt::{self, Write};
+use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -14,7 +15,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// What is logged unless the environment variable says otherwise: `DATAFLOW_LOG=info`, `DATAFLOW_LOG=dataflow_runtime=debug`.
-const LEVEL: &str = "warn";
+/// A restore tells of itself: it may take minutes in which nothing else is seen of the job.
+const LEVEL: &str = "warn,dataflow::restore=info";
 const LEVEL_VARIABLE: &str = "DATAFLOW_LOG";
 
 /// The one job of this process, once it is known.
@@ -29,7 +31,8 @@ struct Running {
 /// Starts the log.
 pub(crate) fn start(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| LEVEL.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).event_format(Lines(format)).init();
+    let lines = Lines { format, clears: format == LogFormat::Text && std::io::stderr().is_terminal() };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).event_format(lines).init();
 }
 
 /// From now on lines name the plan's job.
@@ -38,7 +41,11 @@ pub(crate) fn name(plan: &Plan) {
     let _ = JOB.set(Running { job: plan.name.clone(), generation: plan.generation.number, control });
 }
 
-struct Lines(LogFormat);
+struct Lines {
+    format: LogFormat,
+    /// What stands on a terminal's last line is drawn again and again: a line of the log takes its place.
+    clears: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -49,7 +56,10 @@ where
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let line = Line::of(time, event, JOB.get());
-        match self.0 {
+        if self.clears {
+            out.write_str("\r\x1b[2K")?;
+        }
+        match self.format {
             LogFormat::Text => out.write_str(&line.text()?),
             LogFormat::Json => out.write_str(&line.json()),
         }
@@ -123,6 +133,10 @@ impl Visit for Line {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
         self.add(field, value.into());
     }
 

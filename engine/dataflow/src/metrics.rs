@@ -27,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric: name, kind, labels, meaning.
-const METRICS: [(&str, Kind, &str, &str); 64] = [
+const METRICS: [(&str, Kind, &str, &str); 69] = [
     ("dataflow_job_info", Gauge, "job, profile, generation, lineage, version", "1: which job this is"),
     ("dataflow_ready", Gauge, "", "1 when the job reads its input live"),
     ("dataflow_records_total", Counter, "worker", "records read"),
@@ -47,7 +47,17 @@ const METRICS: [(&str, Kind, &str, &str); 64] = [
         "changes of tables that were stale, incomplete, a delete_of_unknown key, a changed_key",
     ),
     ("dataflow_source_transactions_total", Counter, "released", "source transactions applied whole, or begun in_parts"),
-    ("dataflow_rows", Gauge, "view", "rows of a view that the job counts"),
+    ("dataflow_memory_bytes", Gauge, "", "resident memory of the process"),
+    ("dataflow_memory_limit_bytes", Gauge, "", "resident memory at which the job stops"),
+    ("dataflow_restore_rows", Gauge, "of", "rows of durable collections and of views that the start has rebuilt"),
+    (
+        "dataflow_restore_rows_total",
+        Gauge,
+        "of",
+        "how many it rebuilds: an estimate of the stores until a collection is read to its end",
+    ),
+    ("dataflow_restore_seconds", Gauge, "", "time until the views had caught up with the restored epoch, or so far"),
+    ("dataflow_rows", Gauge, "view", "rows of a durable collection, or of a view that the job counts"),
     ("dataflow_findings_raised_total", Counter, "detector", "findings raised"),
     ("dataflow_findings_withdrawn_total", Counter, "detector", "findings withdrawn"),
     ("dataflow_epoch", Gauge, "stage", "newest epoch opened, durable, committed, checkpointed, restored"),
@@ -167,6 +177,7 @@ impl Exporter {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
         gauge!("dataflow_job_info", &info).set(1.0);
+        process(plan);
         records(plan);
         partitions(plan);
         operators(plan);
@@ -176,6 +187,20 @@ impl Exporter {
         state(&plan.control.measures.state.snapshot());
         self.handle.render()
     }
+}
+
+fn process(plan: &Plan) {
+    let measures = &plan.control.measures;
+    let memory = measures.memory.snapshot();
+    gauge!("dataflow_memory_bytes").set(memory.bytes as f64);
+    gauge!("dataflow_memory_limit_bytes").set(memory.limit_bytes as f64);
+    let restore = measures.restore.snapshot();
+    let (collections, views) = restore.as_ref().map(|of| (of.collections, of.views)).unwrap_or_default();
+    for (of, progress) in [("collections", collections), ("views", views)] {
+        gauge!("dataflow_restore_rows", "of" => of).set(progress.rows as f64);
+        gauge!("dataflow_restore_rows_total", "of" => of).set(progress.rows_total as f64);
+    }
+    gauge!("dataflow_restore_seconds").set(restore.map_or(0.0, |restore| restore.seconds));
 }
 
 fn records(plan: &Plan) {

@@ -6,6 +6,8 @@
 use crate::page;
 use dataflow_core::{Error, Result};
 use dataflow_runtime::control::StatusSnapshot;
+use dataflow_runtime::measures::memory::MemoryMeasure;
+use dataflow_runtime::measures::restore::RestoreMeasure;
 use dataflow_runtime::measures::tables::Retrying;
 use dataflow_runtime::{Control, Plan};
 use serde::Serialize;
@@ -21,12 +23,16 @@ const STATUS: &str = "status.json";
 /// What the file holds.
 #[derive(Serialize)]
 pub(crate) struct JobStatus {
-    /// `starting`, `replaying`, `running`, `stopping`, `stopped` or `failed`.
+    /// `starting`, `restoring`, `replaying`, `running`, `stopping`, `stopped` or `failed`.
     state: &'static str,
     /// Why it failed.
     failure: Option<Failure>,
     /// Sinks of tables whose catalog or storage does not answer: what is tried again, by sink.
     retrying: BTreeMap<String, BTreeMap<String, Retrying>>,
+    /// What the start rebuilds, or has rebuilt; nothing of a fresh start.
+    restore: Option<RestoreMeasure>,
+    /// What the process has in memory.
+    memory: MemoryMeasure,
     #[serde(flatten)]
     counters: StatusSnapshot,
 }
@@ -57,8 +63,7 @@ pub(crate) fn fault(error: &Error) -> String {
 impl JobStatus {
     /// Of a job that runs.
     pub(crate) fn of(control: &Control) -> JobStatus {
-        let (state, failure) = (page::state(control), control.failure(Failure::of));
-        JobStatus { state, failure, retrying: retrying(control), counters: control.status.snapshot() }
+        JobStatus::with(control, page::state(control), control.failure(Failure::of))
     }
 
     /// Of one that has ended.
@@ -69,7 +74,19 @@ impl JobStatus {
             Err(error) if error.restart => "restarting",
             Err(_) => "failed",
         };
-        JobStatus { state, failure, retrying: retrying(control), counters: control.status.snapshot() }
+        JobStatus::with(control, state, failure)
+    }
+
+    fn with(control: &Control, state: &'static str, failure: Option<Failure>) -> JobStatus {
+        let measures = &control.measures;
+        JobStatus {
+            state,
+            failure,
+            retrying: retrying(control),
+            restore: measures.restore.snapshot(),
+            memory: measures.memory.snapshot(),
+            counters: control.status.snapshot(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The terminal line of a running job, and its summary at the end, on standard error.
+//! The terminal line of a running job, or the progress of its start, and its summary at the end, on standard error.
 
 use crate::command::Output;
+use crate::restoring::Restoring;
 use crate::status::JobStatus;
 use dataflow_core::Result;
 use dataflow_runtime::Plan;
@@ -18,12 +19,13 @@ pub(crate) struct Terminal {
     output: Output,
     last: (Duration, u64),
     rate: f64,
+    restoring: Restoring,
 }
 
 impl Terminal {
     pub(crate) fn new(output: Output) -> Terminal {
         let is_shown = output == Output::Text && std::io::stderr().is_terminal();
-        Terminal { is_shown, output, last: (Duration::ZERO, 0), rate: 0.0 }
+        Terminal { is_shown, output, last: (Duration::ZERO, 0), rate: 0.0, restoring: Restoring::new(is_shown) }
     }
 
     /// Draws the line over itself.
@@ -34,7 +36,7 @@ impl Terminal {
             self.rate = (status.records - self.last.1) as f64 / since.as_secs_f64();
             self.last = (now, status.records);
         }
-        if self.is_shown {
+        if !self.restoring.show(plan.control.measures.restore.snapshot(), now) && self.is_shown {
             let partitions = plan.control.measures.partitions.snapshot();
             let lag = partitions.values().filter_map(|p| p.lag).reduce(|a, b| a + b);
             let tables = plan.control.measures.tables.snapshot();

@@ -162,7 +162,7 @@ macro_rules! status {
             pub records_by_worker: Mutex<BTreeMap<usize, u64>>,
             /// Free counters of operators, such as findings by detector.
             pub labelled: Mutex<BTreeMap<String, u64>>,
-            /// Rows of views that are counted, by name.
+            /// Rows of durable collections, and of views that are counted, by name.
             pub rows: Mutex<BTreeMap<String, i64>>,
         }
 
@@ -186,7 +186,7 @@ macro_rules! status {
             pub records_by_worker: BTreeMap<usize, u64>,
             /// Free counters of operators.
             pub labelled: BTreeMap<String, u64>,
-            /// Rows of views that are counted, by name.
+            /// Rows of durable collections, and of views that are counted, by name.
             pub rows: BTreeMap<String, i64>,
         }
     };
@@ -293,7 +293,7 @@ impl Status {
         }
     }
 
-    /// A counted view has so many rows more, or fewer.
+    /// A durable collection, or a counted view, has so many rows more, or fewer.
     pub fn count_rows(&self, view: &str, more: i64) {
         *self.rows.lock().expect("no holder panics").entry(view.to_owned()).or_default() += more;
     }

@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::tables::{Changes, Schemas, TableMode};
 use crate::ticker::Probes;
 use crate::time::{Late, split_late};
-use crate::{binder, files, sink, source, tables, ticker};
+use crate::{binder, files, restored, sink, source, tables, ticker};
 use dataflow_core::{
     ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, FileSink, Micros, OutputFile, OutputRow, Result, SourceId,
     Stamped, TableSchema,
@@ -229,19 +229,22 @@ impl<'s> JobScope<'s> {
     pub fn finish(mut self) -> Result<()> {
         let Bindings { facts, durable } = self.bindings().clone();
         durable.clone().probe_with(&self.probes.durable);
-        let mut settled = vec![durable.clone().map(|_| ())];
+        let (mut staged, mut settled) = (Vec::new(), vec![durable.clone().map(|_| ())]);
         let names: Vec<String> = self.plan.sinks.keys().cloned().collect();
         for name in names {
             let rows = self.scope.concatenate(self.rows.remove(&name).unwrap_or_default());
-            let (staged, committed) = sink::sink(rows, durable.clone(), &self.plan, &name);
-            staged.probe_with(&self.probes.staged);
+            let (of_sink, committed) = sink::sink(rows, durable.clone(), &self.plan, &name);
+            staged.push(of_sink.probe_with(&self.probes.staged));
             settled.push(committed);
         }
         settled.append(&mut self.files);
-        let commits = self.table_writers()?;
+        let commits = self.table_writers(&mut staged)?;
         self.plan.check_operators(self.scope.index())?;
         let parts = self.scope.concatenate(std::mem::take(&mut self.parts));
-        parts.clone().probe_with(&self.probes.staged);
+        staged.push(parts.clone().probe_with(&self.probes.staged));
+        if self.plan.start.state.epoch > 0 {
+            restored::restored(self.scope.concatenate(staged), &self.plan);
+        }
         let late = std::mem::take(&mut self.late_parts);
         let parts = self.scope.concatenate(late.into_iter().chain([parts]));
         let settled = self.scope.concatenate(settled);
@@ -255,9 +258,12 @@ impl<'s> JobScope<'s> {
         Ok(())
     }
 
-    /// The writers of all sinks of tables, with the intents that they give.
+    /// The writers of all sinks of tables, with the intents that they give; their frontiers are added to `staged_by_all`.
     #[expect(clippy::type_complexity, reason = "what a committer takes, in its order")]
-    fn table_writers(&mut self) -> Result<Vec<(String, Arc<Schemas>, StreamVec<'s, Epoch, tables::Intent>)>> {
+    fn table_writers(
+        &mut self,
+        staged_by_all: &mut Vec<StreamVec<'s, Epoch, ()>>,
+    ) -> Result<Vec<(String, Arc<Schemas>, StreamVec<'s, Epoch, tables::Intent>)>> {
         let mut commits = Vec::new();
         for (name, tables) in std::mem::take(&mut self.tables) {
             let connection = self.plan.table_sinks[&name].clone();
@@ -269,7 +275,7 @@ impl<'s> JobScope<'s> {
             let schemas = Arc::new(schemas);
             let tables::WriterStreams { staged, parts, intents } =
                 tables::writer(self, &connection, &schemas, changes)?;
-            staged.probe_with(&self.probes.staged);
+            staged_by_all.push(staged.probe_with(&self.probes.staged));
             self.late_parts.push(parts);
             commits.push((name, schemas, intents));
         }

@@ -30,6 +30,7 @@ pub mod measures;
 mod outputs;
 mod pace;
 pub mod plan;
+mod restored;
 pub mod settings;
 pub mod sink;
 pub mod source;

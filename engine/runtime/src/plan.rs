@@ -146,7 +146,7 @@ pub struct Plan {
 /// Whatever is wrong with log, checkpoints, sinks, or their belonging together. Nothing of the job's output was written then.
 pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
     let JobSetup { name, fingerprint, settings, environment, storage, workers, sources, recorded, .. } = setup;
-    let control = Control::new();
+    let (control, began) = (Control::new(), environment.clock.monotonic());
     let lineage = identity::load_or_create(&*storage, &*environment.random, &name)?;
     let generation = identity::next_generation(&*storage, &*environment.random)?;
     let store = Arc::new(CheckpointStore::open(storage.clone(), CHECKPOINTS, settings.checkpoints_kept)?);
@@ -156,6 +156,9 @@ pub fn prepare(setup: JobSetup) -> Result<Arc<Plan>> {
         control.status.damaged_checkpoints.add(1);
     }
     let restored = manifest.as_ref().map_or(0, |m| m.epoch);
+    if restored > 0 {
+        control.measures.restore.begin(&environment.clock, began);
+    }
     let extent = binding_log::extent(&*storage, BINDINGS)?;
     if let Some(extent) = extent.as_ref().filter(|extent| extent.base > 0 && manifest.is_none()) {
         return Err(Doubt::NoCheckpointForLog { first: extent.first }.into()); // there is no state to scan the rest from

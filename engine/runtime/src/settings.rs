@@ -1,5 +1,6 @@
 //! The runtime's settings: plain data with the defaults of DESIGN sections 3 to 5, durations in milliseconds.
 
+use bytesize::ByteSize;
 use dataflow_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub struct RuntimeSettings {
     pub replay_with_new_code: bool,
     /// Starts a changed program although tables hold what the old one computed: it computes the same rows of what both have read.
     pub views_unchanged: bool,
+    /// With more in memory than this, as bytes or a text such as "4GiB", the job stops; without, four fifths of what the machine or the control
+    /// group has.
+    pub memory_limit: Option<ByteSize>,
     /// Starts although the checkpoint holds state of operators that the job has no more (dropped, or renamed): that state is dropped.
     pub drop_unknown_state: bool,
 }
@@ -76,6 +80,7 @@ impl Default for RuntimeSettings {
             allow_clock_jump: false,
             replay_with_new_code: false,
             views_unchanged: false,
+            memory_limit: None,
             drop_unknown_state: false,
         }
     }
@@ -95,6 +100,7 @@ impl RuntimeSettings {
             ("checkpoints_kept", self.checkpoints_kept as u64, 1),
             ("tick_idle_ms", self.tick_idle_ms, 1),
             ("staged_bytes_max", self.staged_bytes_max as u64, 1),
+            ("memory_limit", self.memory_limit.map_or(1, |limit| limit.as_u64()), 1),
         ];
         if let Some((name, value, least)) = least.into_iter().find(|(_, value, least)| value < least) {
             return Err(

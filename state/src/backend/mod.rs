@@ -118,6 +118,14 @@ impl BackendKind {
         })
     }
 
+    /// Bytes that all its stores share in memory: RocksDB's block cache, with the write buffers. Stores on the heap share none.
+    pub fn shared_bytes(&self) -> u64 {
+        match self {
+            BackendKind::Heap => 0,
+            BackendKind::Rocks { memory, .. } => memory.used_bytes() as u64,
+        }
+    }
+
     /// The format of its cuts.
     pub fn format(&self) -> CutFormat {
         match self {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Operators that only pass on, merge or watch: what they connect is connected directly.
 /// A broadcast is a map, an exchange and a map.
-const PLUMBING: [&str; 6] = ["Concatenate", "Map", "FlatMap", "Exchange", "Probe", "Inspect"];
+const PLUMBING: [&str; 7] = ["Concatenate", "Map", "FlatMap", "Exchange", "Probe", "Inspect", "Restored"];
 
 /// The graph at one moment.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]

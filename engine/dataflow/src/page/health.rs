@@ -19,6 +19,8 @@ pub(crate) fn state(control: &Control) -> &'static str {
         "failed"
     } else if control.is_stopping() || control.is_finished() {
         "stopping"
+    } else if control.measures.restore.is_under_way() {
+        "restoring"
     } else if control.measures.is_caught_up() {
         "running"
     } else if control.status.epoch_opened.get() > 0 {
@@ -40,7 +42,7 @@ pub(super) async fn healthz(shown: State<Arc<Shown>>) -> impl IntoResponse {
     (code, Json(json!({ "state": state })))
 }
 
-/// Its sources are open, the replay is behind it, and it is not on its way out.
+/// Its sources are open, its views are rebuilt, the replay is behind it, and it is not on its way out.
 pub(super) async fn readyz(shown: State<Arc<Shown>>) -> impl IntoResponse {
     let state = state(&shown.plan.control);
     let code = if is_ready(&shown.plan.control) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -55,12 +57,17 @@ pub(super) async fn metrics(shown: State<Arc<Shown>>) -> impl IntoResponse {
 mod tests {
     use super::*;
     use dataflow_core::Error;
+    use std::time::Duration;
 
     #[test]
     fn a_job_s_states() {
         let control = Control::new();
         assert_eq!(state(&control), "starting");
+        control.measures.restore.begin(&dataflow_runtime::threads::environment().clock, Duration::ZERO);
+        assert_eq!(state(&control), "restoring");
         control.status.epoch_opened.set(1);
+        assert_eq!(state(&control), "restoring", "epochs are open before the views are there");
+        control.measures.restore.end();
         assert_eq!(state(&control), "replaying");
         control.stop();
         assert_eq!(state(&control), "stopping");

@@ -23,11 +23,19 @@ function tile(name) {
   return { element, show: (text, note, series, mood = "") => { say(value, text); say(more, note ?? ""); line.show(series ?? []); set(element, "class", `tile ${mood}`.trim()); } };
 }
 
+/** What a start has rebuilt, while it does: totals are estimates. */
+function restored({ collections, views, rows_per_second, remaining_seconds }, bar, said) {
+  const of = p => p.rows < p.rows_total ? `${count(p.rows)} of about ${count(p.rows_total)}` : count(p.rows);
+  set(bar, "max", Math.max(1, collections.rows_total + views.rows_total)); set(bar, "value", collections.rows + views.rows);
+  say(said, `Restoring: ${of(collections)} rows of collections, ${of(views)} of views, ${rate(rows_per_second)}/s${remaining_seconds == null ? "" : `, about ${duration(remaining_seconds * 1e6)} left`}`);
+}
+
 export function overview({ openOperator, openAlert, chosen }) {
-  const names = ["Records read", "Latency to commit", "Behind the source", "Watermark", "Held back", "State", "Findings", "Refused"];
+  const names = ["Records read", "Latency to commit", "Behind the source", "Watermark", "Held back", "State", "Memory", "Findings", "Refused"];
   const tiles = Object.fromEntries(names.map(n => [n, tile(n)]));
   const flow = graph(openOperator), line = alerts.timeline(openAlert), newest = alerts.list("Newest findings", openAlert, chosen);
-  const element = h("section", { class: "view" },
+  const bar = h("progress", { "aria-label": "Restored" }), said = h("span", { role: "status" }), restoring = h("p", { class: "restore", hidden: true }, bar, said);
+  const element = h("section", { class: "view" }, restoring,
     h("div", { class: "tiles" }, ...names.map(n => tiles[n].element)),
     card("Flow", "Records a second on the lines; the bars are the share of time each worker spends in the operator. Dashed: control, no records.", flow.element),
     card("Findings", "The last five minutes by the time of their commit; hollow ones were taken back.", line.element),
@@ -43,6 +51,10 @@ export function overview({ openOperator, openAlert, chosen }) {
     const held = heldBack(history);
     tiles["Held back"].show(percent(held), "of the time, last 10 s", history.rates(s => s.status.backpressure_us), held > 0.5 ? "warn" : "");
     tiles["State"].show(bytes(stateBytes(s)), `checkpoint ${s.checkpoints.length ? bytes(s.checkpoints.at(-1).bytes) : "not yet"}`, history.list.map(stateBytes));
+    const { bytes: used, limit_bytes: limit } = s.memory;
+    tiles["Memory"].show(bytes(used), limit ? `of ${bytes(limit)}` : "no limit is known", history.list.map(s => s.memory.bytes), limit && used > 0.9 * limit ? "warn" : "");
+    restoring.hidden = !s.restore || s.restore.is_over;
+    if (!restoring.hidden) restored(s.restore, bar, said);
     tiles["Findings"].show(count(s.status.raised), `${count(s.status.withdrawn)} withdrawn`, history.rates(said));
     tiles["Refused"].show(count(refused(s)), `${count(s.status.late)} late, ${count(s.status.dead_letters)} dead`, history.rates(refused));
     flow.show(history, openedOperator);

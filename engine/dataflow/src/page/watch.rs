@@ -62,6 +62,8 @@ pub(super) async fn watch(shown: State<Arc<Shown>>) -> impl IntoResponse {
         "topics": topics,
         "tables": measures.tables.snapshot(),
         "table_sinks": measures.tables.sinks(),
+        "restore": measures.restore.snapshot(),
+        "memory": measures.memory.snapshot(),
     }))
 }
 

@@ -110,3 +110,17 @@ fn sections_of_another_shape_are_refused() {
     check("[params]", "export = true\n    [params]", &["'export'"]);
     check("[params]", "[params", &["'t.toml', line 3:"]);
 }
+
+#[test]
+fn a_size_is_bytes_or_a_text() {
+    let limit = |text: &str| {
+        let runtime =
+            profile(&[&format!("runtime.memory_limit={text}")]).unwrap().section::<RuntimeSettings>(&["runtime"]);
+        runtime.map(|runtime| runtime.memory_limit.unwrap().as_u64())
+    };
+    for (text, bytes) in [("1048576", 1 << 20), ("4GiB", 4 << 30), ("\"512 MiB\"", 512 << 20), ("2GB", 2_000_000_000)] {
+        assert_eq!(limit(text).unwrap(), bytes, "{text}");
+    }
+    let said = limit("much").unwrap_err().to_string();
+    assert!(said.contains("runtime") && said.contains("memory_limit"), "{said}");
+}

@@ -3,6 +3,7 @@
 use crate::command::{Output, RunArgs};
 use crate::job::{Job, JobFile};
 use crate::logs;
+use crate::memory::Budget;
 use crate::metrics::Exporter;
 use crate::profile::Profile;
 use crate::rehearsal::rehearse;
@@ -69,6 +70,7 @@ fn run_in(
     let listening = args.page.map(page::listen).transpose()?;
     // Before the job is prepared: what is measured asks for the recorder once.
     let exporter = args.page.map(|_| Exporter::install(wired.connectors.clone()).map(Arc::new)).transpose()?;
+    let budget = Budget::new(wired.setup.settings.memory_limit, wired.setup.backend.clone());
     let plan = prepare(wired.setup)?;
     logs::name(&plan);
     status.name(&plan);
@@ -87,6 +89,8 @@ fn run_in(
         ends: args.seconds.map(|s| environment.clock.monotonic() + Duration::from_secs(s)),
         environment: environment.clone(),
         terminal: Terminal::new(output),
+        output,
+        budget,
     };
     environment.spawner.spawn("status", Box::new(watch));
     if let (Some((listener, address)), Some(exporter)) = (listening, exporter) {
@@ -183,7 +187,7 @@ impl Task for OnSignal {
     }
 }
 
-/// Writes the status, draws the line, and ends a run of bounded length.
+/// Writes the status, draws the line, keeps the memory budget, and ends a run of bounded length.
 struct Watch {
     plan: Arc<Plan>,
     connectors: ConnectorCounters,
@@ -192,6 +196,17 @@ struct Watch {
     ends: Option<Duration>,
     environment: Environment,
     terminal: Terminal,
+    output: Output,
+    budget: Budget,
+}
+
+impl Watch {
+    /// Ends the process as it stands, which is as safe as a power loss: its workers do not see that the job has failed.
+    fn end_at_once(&self) {
+        self.status.update();
+        let control = &self.plan.control;
+        control.failure::<()>(|error| signal_hook::low_level::exit(i32::from(crate::say(error, self.output))));
+    }
 }
 
 impl Task for Watch {
@@ -199,6 +214,9 @@ impl Task for Watch {
         let now = self.environment.clock.monotonic();
         if self.ends.is_some_and(|ends| now >= ends) && !self.plan.control.is_stopping() {
             self.plan.control.stop();
+        }
+        if self.budget.keep(&self.plan, now) {
+            self.end_at_once();
         }
         gather_counters(&self.plan, &self.connectors);
         self.status.update();

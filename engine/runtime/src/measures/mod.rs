@@ -8,7 +8,9 @@ pub mod epochs;
 pub mod graph;
 pub mod histogram;
 pub mod keys;
+pub mod memory;
 pub mod partitions;
+pub mod restore;
 pub mod rows;
 pub mod tables;
 
@@ -32,6 +34,10 @@ pub struct Measures {
     pub rows: rows::NewestRows,
     /// Tables, their sinks, the rows of small ones.
     pub tables: tables::Tables,
+    /// What a start rebuilds.
+    pub restore: restore::Restore,
+    /// What the process has in memory.
+    pub memory: memory::Memory,
     caught_up: AtomicBool,
 }
 

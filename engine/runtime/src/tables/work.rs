@@ -43,6 +43,10 @@ pub(super) struct Work {
     worker: usize,
     peers: usize,
     shown: Shown,
+    /// The epoch that the start restored.
+    restored: Epoch,
+    /// Rows of it that came again and are not told yet.
+    rebuilt: isize,
     control: Arc<Control>,
 }
 
@@ -144,6 +148,7 @@ impl Work {
         let files = files::spawn(plan, connection, worker, &schemas, writer);
         let shown = Shown::new(schemas.len(), &plan.control.measures.tables);
         let control = plan.control.clone();
+        control.measures.restore.expect_views(index.table.stats().backend.keys_estimate);
         Ok(Work {
             connection: connection.clone(),
             schemas,
@@ -162,6 +167,8 @@ impl Work {
             worker,
             peers: plan.workers,
             shown,
+            restored,
+            rebuilt: 0,
             control,
         })
     }
@@ -181,11 +188,21 @@ impl Work {
 
     /// Whether a change is in its table already, or in an intent. It is shown all the same.
     pub(super) fn has(&mut self, change: &Keyed) -> bool {
+        if change.2 <= self.restored {
+            self.rebuilt += change.3;
+        }
         let is_there = change.2 <= self.held_through[usize::from(change.0)] && !is_planted(Bug::TableMarkerIgnored);
         if is_there {
             self.shown.change(change);
         }
         is_there
+    }
+
+    /// Tells how many rows of the restored epoch have come since it was last asked.
+    pub(super) fn tell_rebuilt(&mut self) {
+        if self.rebuilt != 0 {
+            self.control.measures.restore.rebuilt(std::mem::take(&mut self.rebuilt) as i64);
+        }
     }
 
     pub(super) fn net(&mut self, changes: Vec<Keyed>) -> Result<()> {

@@ -93,6 +93,7 @@ pub(crate) fn writer<'s>(
                     held.1.push(change);
                 }
             });
+            work.tell_rebuilt();
             facts.for_each(|stamp, batch| {
                 for facts in batch.drain(..).filter(|facts| facts.checkpoint) {
                     let held = [1, 2].map(|port| stamp.delayed(&facts.epoch, port));
