@@ -46,7 +46,8 @@ NOTES = """\
   `all_back_s`: the same for the last partition.
 - `dip_share`: by how much fewer records a second were read while a checkpoint was under way. `cut_max_ms`: the longest time for which a
   checkpoint held a worker.
-- `ready_s`: from the start of a process with all state in place to its `/readyz`, when its views stand again. `p50_ms` to `p99_ms` of the lakehouse: from the first record of an epoch to its changes of the tables, before they are committed; the page's histogram, so
+- `ready_s`: from the start of a process with all state in place to its `/readyz`, when its views stand again. `p50_ms` to `p99_ms` of the
+  lakehouse: from the first record of an epoch to its changes of the tables, before they are committed; the page's histogram, so
   within its buckets.
 - `read_ms`: DuckDB over all columns and rows of a table, the median of some reads by one connection.
 - In memory, making the logins and their JSON is part of the process and of its figures.
