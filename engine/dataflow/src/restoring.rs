@@ -20,18 +20,22 @@ impl Restoring {
         Restoring { has_terminal, bar: None, said: None }
     }
 
-    /// Shows where it is; whether it is under way. State that is no collection's is there at once and not worth a bar.
+    /// Shows where it is; whether it is under way, and so nothing else is to be shown.
     pub(crate) fn show(&mut self, restore: Option<RestoreMeasure>, now: Duration) -> bool {
-        let Some(restore) = restore.filter(|restore| !restore.is_over && restore.all().rows_total > 0) else {
+        let Some(restore) = restore.filter(|restore| !restore.is_over) else {
             self.bar.take().iter().for_each(ProgressBar::finish_and_clear);
             return false;
         };
+        // Not known yet; or state that is no collection's, which is there at once and not worth a bar.
+        if restore.all().rows_total == 0 {
+            return true;
+        }
         if self.has_terminal {
             let bar = self.bar.get_or_insert_with(bar);
             let all = restore.all();
+            bar.set_message(text(&restore));
             bar.set_length(all.rows_total);
             bar.set_position(all.rows);
-            bar.set_message(text(&restore));
         } else if now >= *self.said.get_or_insert(now) + SAY_EVERY {
             self.said = Some(now);
             tracing::info!(
@@ -105,7 +109,7 @@ mod tests {
         let mut shows = |restore| restoring.show(restore, Duration::ZERO);
         assert!(
             !shows(None)
-                && !shows(Some(measure(false, 0)))
+                && shows(Some(measure(false, 0)))
                 && shows(Some(measure(false, 1)))
                 && !shows(Some(measure(true, 1)))
         );

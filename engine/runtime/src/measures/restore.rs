@@ -123,14 +123,14 @@ impl Restore {
             state.map(|state| state.ended = Some(state.clock.monotonic())).is_some()
         };
         let Some(measure) = self.snapshot().filter(|_| is_first) else { return };
-        let RestoreMeasure { collections, views, seconds, rows_per_second, .. } = measure;
+        let RestoreMeasure { collections, views, seconds, .. } = measure;
         if collections.rows > 0 {
             tracing::info!(
                 target: LOG,
                 rows = collections.rows,
                 view_rows = views.rows,
                 seconds = tenths(seconds),
-                rows_per_second = rows_per_second.round() as u64,
+                rows_per_second = (measure.all().rows as f64 / seconds).round() as u64,
                 "the views are rebuilt and have caught up with the restored epoch"
             );
         }
