@@ -7,6 +7,7 @@
 //! anew a number of times that grows with the logarithm of the table, not with its commits. One source file, one batch of rows and the
 //! row groups of the new file are in memory.
 
+use crate::deletes::speaks_of;
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
 use crate::scan::{LiveFile, Scan, live_files};
@@ -124,7 +125,7 @@ impl Moved {
 fn candidates(files: &[LiveFile]) -> Vec<Candidate> {
     let mut dead: BTreeMap<String, u64> = BTreeMap::new();
     for file in files.iter().filter(|file| !file.is_data()).map(LiveFile::file) {
-        if let Some(data) = file.referenced_data_file() {
+        if let Some(data) = speaks_of(file) {
             *dead.entry(data).or_default() += file.record_count();
         }
     }

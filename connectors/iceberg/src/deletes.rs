@@ -8,7 +8,10 @@ use crate::session::Session;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use dataflow_core::{Error, Result};
 use iceberg::arrow::schema_to_arrow_schema;
-use iceberg::spec::{DataContentType, NestedField, PrimitiveType, Schema, Struct, TableMetadata, Type};
+use iceberg::spec::{
+    DataContentType, DataFile, Datum, NestedField, PrimitiveLiteral, PrimitiveType, Schema, Struct, TableMetadata, Type,
+};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The field ids that the specification reserves for the two columns.
@@ -22,6 +25,17 @@ pub(crate) fn delete_schema() -> iceberg::Result<Schema> {
         NestedField::required(POSITION_ID, "pos", Type::Primitive(PrimitiveType::Long)),
     ];
     Schema::builder().with_fields(fields.map(Arc::new)).build()
+}
+
+/// The data file of which alone a delete file speaks: as a field of its entry says, or, because not every writer fills that in, both bounds of
+/// its paths, which are whole where they are equal.
+pub(crate) fn speaks_of(file: &DataFile) -> Option<String> {
+    let bound = |bounds: &HashMap<i32, Datum>| match bounds.get(&FILE_PATH_ID)?.literal() {
+        PrimitiveLiteral::String(path) => Some(path.clone()),
+        _ => None,
+    };
+    let of_bounds = || bound(file.lower_bounds()).filter(|lower| bound(file.upper_bounds()).as_ref() == Some(lower));
+    file.referenced_data_file().or_else(of_bounds)
 }
 
 /// Writes the delete file of one data file. `positions` need not be sorted; twice is as good as once.

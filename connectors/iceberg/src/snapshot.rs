@@ -3,6 +3,7 @@
 //! New entries leave their sequence number to be inherited, so a file says nothing of the attempt that brings it in. Small manifests are
 //! merged as their number grows, or each commit would make all later ones slower.
 
+use crate::deletes::speaks_of;
 use crate::marker::Properties;
 use crate::names;
 use crate::session::{Session, outside};
@@ -126,7 +127,7 @@ impl Work<'_> {
         }
         let entries = manifest.load_manifest(&self.session.io).await?.into_parts().0;
         let goes = |entry: &ManifestEntryRef| {
-            let referenced = entry.data_file().referenced_data_file();
+            let referenced = speaks_of(entry.data_file());
             removed.contains(entry.file_path()) || referenced.is_some_and(|file| removed.contains(&file))
         };
         if !entries.iter().any(|entry| entry.is_alive() && goes(entry)) {

@@ -7,7 +7,10 @@ use dataflow_connectors::source::objects::{Location, PENDING_MAX};
 use object_store::ObjectStoreExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
-use std::sync::atomic::Ordering;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn var(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run it with 'compose/e2e/run objects'"))
@@ -35,14 +38,13 @@ impl Prefix {
     }
 
     fn world(&self) -> World {
+        self.world_behind(var("S3_ENDPOINT"))
+    }
+
+    fn world_behind(&self, endpoint: String) -> World {
         let keys = Some((var("AWS_ACCESS_KEY_ID"), var("AWS_SECRET_ACCESS_KEY")));
         let location = format!("s3://{}/{}", var("S3_BUCKET"), self.name);
-        World::new(Location::S3(S3Place {
-            location,
-            endpoint: Some(var("S3_ENDPOINT")),
-            region: REGION.to_owned(),
-            keys,
-        }))
+        World::new(Location::S3(S3Place { location, endpoint: Some(endpoint), region: REGION.to_owned(), keys }))
     }
 
     fn put(&self, key: &str, bytes: impl Into<Bytes>) {
@@ -115,6 +117,75 @@ fn more_objects_than_are_held_are_found_in_several_listings() {
     late.extend(lines(&life.read(None, 10).unwrap()));
     late.sort_unstable();
     assert_eq!(late, texts(&["after", "before"]));
+}
+
+/// Stands before the service, and passes on so many bytes of its answers and no more.
+struct Proxy {
+    endpoint: String,
+    left: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    #[expect(clippy::disallowed_methods, reason = "it stands outside of the product")]
+    fn start() -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        let budget = left.clone();
+        let service = var("S3_ENDPOINT").strip_prefix("http://").unwrap().to_owned();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map(|client| client.unwrap()) {
+                let (service, budget) = (TcpStream::connect(&service).unwrap(), budget.clone());
+                let (from, to) = (client.try_clone().unwrap(), service.try_clone().unwrap());
+                std::thread::spawn(move || pass(from, to, &AtomicUsize::new(usize::MAX)));
+                std::thread::spawn(move || pass(service, client, &budget));
+            }
+        });
+        Proxy { endpoint, left }
+    }
+}
+
+/// Passes bytes on while `left` is not used up; then both connections are cut.
+fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicUsize) {
+    let mut bytes = [0; 16 << 10];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        let before = left.load(Ordering::SeqCst);
+        left.store(if before == usize::MAX { before } else { before.saturating_sub(length) }, Ordering::SeqCst);
+        if to.write_all(&bytes[..length.min(before)]).is_err() || before < length {
+            break;
+        }
+    }
+    for end in [from, to] {
+        let _ = end.shutdown(Shutdown::Both);
+    }
+}
+
+#[test]
+#[ignore = "needs an S3 service: compose/e2e/run objects"]
+fn a_service_that_is_away_is_waited_for() {
+    let (prefix, proxy) = (Prefix::new("away"), Proxy::start());
+    let world = prefix.world_behind(proxy.endpoint.clone());
+    prefix.put("a", "a1\n");
+    let mut life = world.begin(0).unwrap();
+    assert_eq!(lines(&life.read(None, 10).unwrap()), texts(&["a1"]));
+
+    // For longer than the client repeats its requests.
+    proxy.left.store(0, Ordering::SeqCst);
+    prefix.put("b", "b1\nb2\n");
+    assert_eq!(life.read(None, 10).unwrap(), []);
+    proxy.left.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(lines(&life.read(None, 10).unwrap()), texts(&["b1", "b2"]));
+
+    // In the midst of an object, which is read in three ranges.
+    let large: Vec<String> = (0..60_000).map(|n| format!("{n:09} {}", "y".repeat(200))).collect();
+    prefix.put("c", packed(Packed::Plain, large.join("\n").as_bytes()));
+    proxy.left.store(6 << 20, Ordering::SeqCst);
+    let mut read = life.read_some(100_000).unwrap();
+    assert!(!read.is_empty() && read.len() < large.len(), "{} lines", read.len());
+    proxy.left.store(usize::MAX, Ordering::SeqCst);
+    read.extend(life.read(None, 100_000).unwrap());
+    assert!(lines(&read) == texts(&large.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(world.begin(3).unwrap().read(Some(60_003), 100_000).unwrap() == read);
 }
 
 #[test]

@@ -275,6 +275,40 @@ fn a_rewrite_follows_rows_that_change_meanwhile() {
 }
 
 #[test]
+fn deletes_of_others_go_with_the_file_that_they_speak_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = TableSpec { schema: TableSchema { key: vec![], ..users().schema }, ..users() };
+    let table = warehouse(folder.path(), 1).table(&spec).unwrap();
+    let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
+    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    append(&table, 2, &[user(3, "c")]);
+    // As Trino notes them: no field says of which file they speak, only the bounds of their paths do.
+    let theirs = table.write_deletes(&dead([&places[0]])).unwrap();
+    foreign(&table, Operation::Delete, &theirs.iter().map(without_reference).collect::<Vec<_>>(), &[]);
+    let how = CompactionSettings { small_files: 3, dead_percent: 50 };
+    let rewritten = table.rewrite(&how).unwrap().unwrap();
+    assert_eq!(rewritten.removed, [places[0].file.as_ref()]);
+    let purpose = Purpose::Compaction { id: 7 };
+    let rewrite = Intent { purpose, removed: rewritten.removed, ..intent(&table, 2, rewritten.data, vec![]) };
+    assert!(matches!(table.commit(&rewrite).unwrap(), Outcome::Committed(_)));
+    assert_eq!(rows(&table), [user(2, "b"), user(3, "c")]);
+    let now = table.metadata();
+    let live = crate::scan::live_files(table.session(), &now, now.current_snapshot().map(AsRef::as_ref)).unwrap();
+    assert!(live.iter().all(|file| file.is_data()), "their deletes are still there");
+    assert_eq!(table.state().unwrap().rows, Some(2));
+}
+
+fn without_reference(file: &NewFile) -> NewFile {
+    let mut noted = serde_json::to_value(file).unwrap();
+    let mut entry: serde_json::Value = serde_json::from_str(noted["entry"].as_str().unwrap()).unwrap();
+    let reference = entry.get_mut("referenced_data_file").unwrap();
+    assert!(reference.is_string());
+    *reference = serde_json::Value::Null;
+    noted["entry"] = entry.to_string().into();
+    serde_json::from_value(noted).unwrap()
+}
+
+#[test]
 fn what_ended_generations_left_is_removed_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = life(folder.path(), 1);

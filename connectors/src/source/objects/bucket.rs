@@ -1,6 +1,7 @@
 //! Where objects lie: a folder or a prefix of an S3 bucket, listed and read in ranges, each read under the version that was listed.
 //!
-//! Calls block, for as long as the client repeats them by itself. They are for the task that fetches, never for a worker.
+//! Calls block, for as long as the client repeats them by itself. They are for the task that fetches, never for a worker. A service that can not be
+//! reached, or does not do its part, is a transient error; one that says why it refuses is not.
 
 use crate::s3::S3Place;
 use dataflow_core::{Error, Result};
@@ -13,6 +14,12 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How errors of the S3 client name it.
+const S3: &str = "S3";
+/// How long the client itself tries to reach a bucket; then the error is shown, and tried again by whoever reads.
+const RETRY: Duration = Duration::from_secs(20);
 
 /// Where objects lie.
 #[derive(Clone)]
@@ -75,7 +82,7 @@ impl Bucket {
                 (Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(failed)?), Path::default(), shown, false)
             }
             Location::S3(place) => {
-                let (store, prefix) = place.open(RetryConfig::default())?;
+                let (store, prefix) = place.open(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })?;
                 (Arc::new(store), prefix, place.location.clone(), true)
             }
         };
@@ -89,8 +96,7 @@ impl Bucket {
 
     /// Calls `each` with the objects, those after `after` if it is given, until that is false. The order of a folder's is not that of keys.
     pub(super) fn list(&self, after: Option<&str>, mut each: impl FnMut(Object) -> bool) -> Result<()> {
-        let failed =
-            |e: object_store::Error| Error::outside(format!("list the objects of '{}'", self.shown)).because(e);
+        let failed = |e: object_store::Error| told(format!("list the objects of '{}'", self.shown), e);
         let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
         let mut found = match after {
             Some(after) => self.store.list_with_offset(prefix, &Path::parse(after).map_err(|e| failed(e.into()))?),
@@ -122,8 +128,7 @@ impl Bucket {
         object: &Object,
         range: Range<u64>,
     ) -> Result<std::result::Result<bytes::Bytes, Missing>> {
-        let failed =
-            |e: object_store::Error| Error::outside(format!("read '{}' of '{}'", object.key, self.shown)).because(e);
+        let failed = |e: object_store::Error| told(format!("read '{}' of '{}'", object.key, self.shown), e);
         let options = GetOptions {
             if_match: Some(object.etag.clone()),
             range: Some(GetRange::Bounded(range)),
@@ -142,6 +147,13 @@ impl Bucket {
             }
         })
     }
+}
+
+/// What the service's error means for a call.
+fn told(what: String, cause: object_store::Error) -> Error {
+    let is_away = matches!(cause, object_store::Error::Generic { store: S3, .. });
+    let error = Error::outside(what).because(cause);
+    if is_away { error.retry() } else { error }
 }
 
 /// A part of the key begins with `.` or `_`.

@@ -9,6 +9,9 @@
 //! ```
 //!
 //! A batch is handed on once the entries of its objects are durable; it may span objects, so that many small ones share an fsync.
+//!
+//! While the service is away the step that asked for it is done again, for as long as it takes; an object whose reading was cut off is read
+//! again from its beginning, past the lines that were had. Before the bucket has ever answered the error ends the job: its address may be wrong.
 
 use super::bucket::{Bucket, Missing, Object};
 use super::lines::{Lines, Piece};
@@ -26,6 +29,8 @@ use std::time::Duration;
 pub const PENDING_MAX: usize = 10_000;
 /// Bytes of lines that are handed on at once.
 const BATCH_BYTES: usize = 1 << 20;
+/// Between two attempts to reach a service that is away, at least.
+const AGAIN: Duration = Duration::from_secs(1);
 /// With at most so many objects all are listed each time: it is one request, as asking for the new ones is.
 const LISTED_IN_ONE: u64 = 1_000;
 
@@ -47,6 +52,8 @@ pub(super) struct Fetch {
     open: Option<OpenObject>,
     batch: Vec<Record>,
     batch_bytes: usize,
+    /// The bucket has answered, in this life or in one before.
+    has_answered: bool,
 }
 
 /// What was found and when it was looked for.
@@ -67,6 +74,8 @@ struct OpenObject {
     lines: Lines,
     /// The rank of its first line.
     first: u64,
+    /// Reading was cut off, so `lines` has nothing more to say.
+    is_cut_off: bool,
 }
 
 /// What a step came to.
@@ -89,6 +98,10 @@ impl Task for Fetch {
                 Ok(Step::Idle) => {
                     self.reader.wake();
                     return TaskState::Sleeping(self.poll);
+                }
+                Err(error) if error.transient && self.has_answered => {
+                    tracing::warn!(source = self.name, "{error}; it is tried again");
+                    return TaskState::Sleeping(self.poll.max(AGAIN));
                 }
                 Err(error) => {
                     queue.fail(error);
@@ -115,6 +128,7 @@ impl Fetch {
     ) -> Result<Fetch> {
         let (place, rank) = list.place_of(start)?;
         source.counters.changed.store(list.refused(), Ordering::Relaxed);
+        let has_answered = list.greatest().is_some();
         Ok(Fetch {
             name: source.settings.name.clone(),
             bucket: Arc::new(bucket),
@@ -136,6 +150,7 @@ impl Fetch {
             open: None,
             batch: Vec::new(),
             batch_bytes: 0,
+            has_answered,
         })
     }
 
@@ -151,6 +166,9 @@ impl Fetch {
         }
         if self.batch_bytes >= BATCH_BYTES {
             return self.hand_on(queue);
+        }
+        if self.open.as_ref().is_some_and(|open| open.is_cut_off) {
+            return self.resume();
         }
         if self.open.is_some() {
             return self.read();
@@ -214,7 +232,14 @@ impl Fetch {
 
     /// Opens an object that was found, and puts it into the list.
     fn open_new(&mut self, object: Object) -> Result<Step> {
-        match Lines::open(&self.bucket, &object)? {
+        let lines = match Lines::open(&self.bucket, &object) {
+            Ok(lines) => lines,
+            Err(error) => {
+                self.listing.found.insert(object.key.clone(), object);
+                return Err(error);
+            }
+        };
+        match lines {
             Ok(lines) => {
                 self.list.append(&Entry::Read(object.clone()))?;
                 self.opened(object, lines, self.list.end());
@@ -228,15 +253,36 @@ impl Fetch {
 
     fn opened(&mut self, object: Object, lines: Lines, after: u64) {
         let key = Bytes::copy_from_slice(object.key.as_bytes());
-        self.open = Some(OpenObject { object, key, lines, first: self.rank });
+        self.open = Some(OpenObject { object, key, lines, first: self.rank, is_cut_off: false });
         self.place = after;
+    }
+
+    /// Opens the open object again, of which nothing more could be read, and passes over the lines that were had.
+    fn resume(&mut self) -> Result<Step> {
+        let Some(open) = &mut self.open else { return Ok(Step::Again) };
+        let mut why = None;
+        match Lines::open(&self.bucket, &open.object)? {
+            Ok(mut lines) => {
+                for _ in open.first..self.rank {
+                    if let Piece::Missing(missing) = lines.next()? {
+                        why = Some(missing);
+                        break;
+                    }
+                }
+                (open.lines, open.is_cut_off) = (lines, false);
+            }
+            Err(missing) => why = Some(missing),
+        }
+        let key = open.object.key.clone();
+        why.map_or(Ok(Step::Again), |why| Err(self.needed(&key, why)))
     }
 
     /// Reads lines of the open object until there is a batch.
     fn read(&mut self) -> Result<Step> {
         let Some(open) = &mut self.open else { return Ok(Step::Again) };
         while self.batch_bytes < BATCH_BYTES {
-            let value = match open.lines.next()? {
+            let piece = open.lines.next().inspect_err(|_| open.is_cut_off = true)?;
+            let value = match piece {
                 Piece::Line(line) => Some(line),
                 Piece::TooLong => {
                     tracing::warn!(
@@ -304,7 +350,8 @@ impl Fetch {
         let now = self.listing.clock.monotonic();
         let is_due = |(at, count): (Duration, u64)| count <= LISTED_IN_ONE || now >= at + self.listing.every;
         let lists_all = !self.bucket.is_sorted() || self.listing.listed.is_none_or(is_due);
-        let (after, mut count) = match self.listing.stopped_at.take() {
+        let stopped_at = self.listing.stopped_at.take();
+        let (after, mut count) = match stopped_at.clone() {
             Some((key, count)) => (Some(key), count),
             None if lists_all => (None, 0),
             None => (self.list.greatest().map(str::to_owned), 0),
@@ -312,7 +359,7 @@ impl Fetch {
         let is_sorted = self.bucket.is_sorted();
         let mut refused = Vec::new();
         let (list, listing) = (&self.list, &mut self.listing);
-        self.bucket.list(after.as_deref(), |object| {
+        let listed = self.bucket.list(after.as_deref(), |object| {
             count += 1;
             if after.as_ref().is_some_and(|after| object.key <= *after) {
                 return true; // of a service that does not know `start-after`
@@ -331,7 +378,12 @@ impl Fetch {
                 return !is_sorted;
             }
             true
-        })?;
+        });
+        if listed.is_err() {
+            listing.stopped_at = stopped_at;
+        }
+        listed?;
+        self.has_answered = true;
         if listing.stopped_at.is_none() && lists_all {
             listing.listed = Some((now, count));
         }
