@@ -11,7 +11,6 @@ use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
     DataContentType, DataFile, Datum, NestedField, PrimitiveLiteral, PrimitiveType, Schema, Struct, TableMetadata, Type,
 };
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The field ids that the specification reserves for the two columns.
@@ -30,11 +29,12 @@ pub(crate) fn delete_schema() -> iceberg::Result<Schema> {
 /// The data file of which alone a delete file speaks: as a field of its entry says, or, because not every writer fills that in, both bounds of
 /// its paths, which are whole where they are equal.
 pub(crate) fn speaks_of(file: &DataFile) -> Option<String> {
-    let bound = |bounds: &HashMap<i32, Datum>| match bounds.get(&FILE_PATH_ID)?.literal() {
+    let path = |bound: Option<&Datum>| match bound?.literal() {
         PrimitiveLiteral::String(path) => Some(path.clone()),
         _ => None,
     };
-    let of_bounds = || bound(file.lower_bounds()).filter(|lower| bound(file.upper_bounds()).as_ref() == Some(lower));
+    let (lower, upper) = (file.lower_bounds().get(&FILE_PATH_ID), file.upper_bounds().get(&FILE_PATH_ID));
+    let of_bounds = || path(lower).filter(|lower| path(upper).as_ref() == Some(lower));
     file.referenced_data_file().or_else(of_bounds)
 }
 
