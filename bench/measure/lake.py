@@ -5,25 +5,18 @@ Readers' own time is measured, DuckDB's: what files, deletes and metadata of our
 
 import bisect
 import itertools
-import os
-import pathlib
 import re
 import shutil
 import statistics
-import subprocess
 import time
 import urllib.error
 import urllib.request
 
-import duckdb
-import duckdb_extension_avro
-import duckdb_extension_iceberg
 import machine
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import NoSuchNamespaceError
-from scene import BIN, RUN_SECONDS, BenchFailed, Running, free_ports, status, until
+from scene import RUN_SECONDS, BenchFailed, Running, free_ports, open_duckdb, status, until
 
-JOB = "jobs/lakehouse.rs"
 # A commit of each changed table that often: a run has many, and maintenance has its work.
 CHECKPOINT_MS = 1_000
 MAINTENANCE = "{ interval_seconds = 2, keep_snapshots = 5, keep_seconds = 0, keep_epochs = 5 }"
@@ -43,12 +36,8 @@ class Shop:
 
     def __init__(self, scene, events):
         self.scene, self.events, self.folder = scene, events, scene.data()
-        words = ["shop", "--bulk", "--events", str(events), "--users", "20000", "--items", "2000", "--rate", "2000", "--out", self.folder]
-        command = [BIN / "loadgen", *words]
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            raise BenchFailed(f"making a shop: {done.stderr.strip()[-500:]}")
-        self.command, self.later = scene.text_of(command), self.cut()
+        self.command = scene.shop(self.folder, "--events", events, "--users", 20_000, "--items", 2_000, "--rate", 2_000)
+        self.later = self.cut()
         self.lines = sum(count(file) for file in self.folder.glob("*.ndjson"))
         self.warehouse = None
 
@@ -64,8 +53,7 @@ class Shop:
 
     def command_of(self, out, *more):
         sets = {"input": self.folder, "output": out, "runtime.checkpoint_interval_ms": CHECKPOINT_MS, "sinks.lakehouse.maintenance": MAINTENANCE}
-        return [BIN / "lakehouse", "run", JOB, "--profile", "files", "--workers", "2", *more,
-                *(word for name, value in sets.items() for word in ("--set", f"{name}={value}"))]
+        return self.scene.lakehouse_command(sets, "--workers", "2", *more)
 
     def views(self):
         """One run to the end of the input. Its warehouse stays, in the place of that of the run before."""
@@ -139,7 +127,7 @@ class Shop:
 
 
 def count(file):
-    with pathlib.Path(file).open("rb") as lines:
+    with file.open("rb") as lines:
         return sum(1 for _ in lines)
 
 
@@ -183,10 +171,7 @@ def written_once(catalog, table, name):
 
 def read(table):
     """(milliseconds, what was read)."""
-    duck = duckdb.connect()
-    for name, module in (("avro", duckdb_extension_avro), ("iceberg", duckdb_extension_iceberg)):
-        duck.execute(f"LOAD '{next(pathlib.Path(os.fspath(module.__path__[0])).rglob(f'{name}.duckdb_extension'))}'")
-    took, seen = [], None
+    duck, took, seen = open_duckdb("avro", "iceberg"), [], None
     for _ in range(READS):
         began = time.perf_counter()
         # Each column of each row, whatever their order.

@@ -1,12 +1,10 @@
 """Restarts of the lakehouse: how long its views take to be there again, and what they take in memory, by what the shop has."""
 
-import subprocess
 import time
 
 import machine
-from scene import BIN, RUN_SECONDS, START_SECONDS, BenchFailed, Running, status, until
+from scene import RUN_SECONDS, START_SECONDS, BenchFailed, Running, status, until
 
-JOB = "jobs/lakehouse.rs"
 # A backlog is read when nothing more has come for so long.
 CALM_SECONDS = 3
 # After a restore: until the allocator has given back what only the restore needed.
@@ -19,17 +17,13 @@ class Shop:
 
     def __init__(self, scene, users, events, has):
         self.scene, self.input, self.output = scene, scene.data(), scene.data()
-        words = ["--bulk", "--users", users, "--items", ITEMS, "--events", 1 if has == "users" else events, "--out", self.input]
-        command = [BIN / "loadgen", "shop", *map(str, words)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.made = scene.text_of(command)
+        self.made = scene.shop(self.input, "--users", users, "--items", ITEMS, "--events", 1 if has == "users" else events)
         if has != "pageviews":
             (self.input / "pageviews.ndjson").write_bytes(b"")
             self.made += f"; : > {scene.text_of([self.input / 'pageviews.ndjson'])}"
 
     def command(self):
-        sets = {"input": self.input, "output": self.output}
-        return [BIN / "lakehouse", "run", JOB, "--profile", "files", *(word for name, value in sets.items() for word in ("--set", f"{name}={value}"))]
+        return self.scene.lakehouse_command({"input": self.input, "output": self.output})
 
     def status(self):
         return status(self.output / ".data")

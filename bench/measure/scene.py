@@ -19,10 +19,12 @@ import traffic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "compose" / "e2e"))
-from services import Services, free_ports  # noqa: E402, F401  (the end-to-end suite's: the same stack, on ports of its own)
+from duck import open_duckdb  # noqa: E402, F401  (the end-to-end suite's)
+from services import Services, free_ports  # noqa: E402, F401  (the same stack, on ports of its own)
 
 BIN = pathlib.Path(os.environ.get("DATAFLOW_BENCH_BIN", ""))
 JOB = "jobs/login_anomalies.rs"
+LAKEHOUSE = "jobs/lakehouse.rs"
 # Bounds for waits; a run that takes longer has failed.
 RUN_SECONDS = 300
 START_SECONDS = 60
@@ -119,6 +121,14 @@ class Scene:
             raise BenchFailed(f"filling '{topic}': {done.stderr.strip()[-500:]}")
         return self.text_of(command)
 
+    def shop(self, folder, *words):
+        """Writes a made-up shop into a folder; the command that does so."""
+        command = [BIN / "loadgen", "shop", "--bulk", *map(str, words), "--out", folder]
+        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise BenchFailed(f"making a shop: {done.stderr.strip()[-500:]}")
+        return self.text_of(command)
+
     def findings(self, backlog):
         """How many findings the backlog holds, from the generator's own file."""
         folder = self.data()
@@ -145,6 +155,10 @@ class Scene:
     def job_command(self, profile, data, *more):
         """The whole job's own program."""
         return [BIN / "login_anomalies", "run", JOB, "--profile", profile, "--data", str(data), *more]
+
+    def lakehouse_command(self, sets, *more):
+        """The lakehouse's program, from files into a folder; `sets` names both."""
+        return [BIN / "lakehouse", "run", LAKEHOUSE, "--profile", "files", *more, *(word for name, value in sets.items() for word in ("--set", f"{name}={value}"))]
 
 
 class Running:

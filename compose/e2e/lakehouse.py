@@ -14,16 +14,15 @@ import shop_views
 from product import Lakehouse, ProductFailed
 from scene import Failure, say, until
 from shop import Shop, Till
-from warehouse import EPOCH, Warehouse, Wrong, ancestry, bag, check, check_files, check_history, check_no_orphans, plain, same
+from warehouse import EPOCH, Warehouse, Wrong, ancestry, bag, check, check_files, check_history, check_no_orphans, noted_epochs, readable, same
 
 KILLS = 6
 LINES_PER_SECOND = 400
-CHECKPOINT_MS = 200
 WORKERS = (1, 2, 3)
 # Where a life ends. They take turns, so that a short run has each of them.
 SOON, AFTER_CHECKPOINT, IN_COMMIT = "soon after its start", "after a checkpoint", "inside the commits of a checkpoint"
 ENDS = (IN_COMMIT, AFTER_CHECKPOINT, SOON)
-# A checkpoint is due every CHECKPOINT_MS.
+# A checkpoint is due every `Run.CHECKPOINT_MS`.
 LIFE_SECONDS = 60
 END_SECONDS = 120
 # What chance left out is hunted for with this many more kills.
@@ -38,7 +37,10 @@ TAG = "before-the-end"
 
 
 class Run:
-    """The job's lives on one folder, and what they went through."""
+    """The job's lives on one folder, and what they went through. Within `with` input flows; what is wrong with the product or its tables fails the
+    scenario."""
+
+    CHECKPOINT_MS = 200
 
     def __init__(self, folder, options):
         self.rng = random.Random(options.seed)
@@ -46,11 +48,21 @@ class Run:
         self.source.mkdir()
         self.shop = Shop(random.Random(options.seed + 1), time.time())
         self.till = Till(self.shop, self.source, LINES_PER_SECOND)
-        self.job = Lakehouse(self.source, folder / "output", CHECKPOINT_MS)
+        self.job = Lakehouse(self.source, folder / "output", self.CHECKPOINT_MS)
         self.warehouse = Warehouse(self.job.warehouse)
         self.damaged, self.passed_over, self.ahead, self.since = set(), 0, set(), 0
         self.seen = collections.Counter()
         self.swept, self.tagged = None, None
+
+    def __enter__(self):
+        self.till.start()
+        return self
+
+    def __exit__(self, _, error, __):
+        self.job.kill()
+        self.till.stopping.set()
+        if isinstance(error, (ProductFailed, Wrong)):
+            raise Failure(str(error)) from error
 
     def start(self, *flags, eager=None):
         """Begins a life, in half of them with eager maintenance. What it must say is clear beforehand: which manifests are damaged, and which tables are ahead of the newest whole one."""
@@ -161,9 +173,7 @@ class Run:
 
 
 def play(folder, options):
-    run = Run(folder, options)
-    try:
-        run.till.start()
+    with Run(folder, options) as run:
         run.start()
         number = 0
         while number < options.kills or number < options.kills + MORE_KILLS_MAX and options.kills and run.lacking():
@@ -180,11 +190,6 @@ def play(folder, options):
         run.end()
         say(f"gone through: {dict(run.seen)}; made: {run.shop.counts}")
         verdict(run)
-    except (ProductFailed, Wrong) as error:
-        raise Failure(str(error)) from error
-    finally:
-        run.job.kill()
-        run.till.stopping.set()
 
 
 def verdict(run):
@@ -249,14 +254,8 @@ def check_past(run, given, bindings, tables):
 def check_epochs(run, given, bindings, tables, noted):
     """Each epoch is noted once; the last ones can be read, and all tables together are what the input was then. So is what is tagged."""
     check_history(product.EPOCHS_TABLE, noted)
-    found = noted.scan().to_arrow().to_pylist()
-    epochs = collections.defaultdict(dict)
-    for row in found:
-        check(row["table_name"] not in epochs[row["epoch"]], f"epoch {row['epoch']} of {row['table_name']} is noted twice")
-        epochs[row["epoch"]][row["table_name"]] = row["snapshot_id"]
-    clocks = {row["epoch"]: plain(row["clock"]).isoformat(timespec="microseconds") + "Z" for row in found}
-    is_there = {name: {snapshot.snapshot_id for snapshot in table.snapshots()} for name, table in tables.items()}
-    whole = [epoch for epoch in sorted(epochs) if all(id in is_there[name] for name, id in epochs[epoch].items())]
+    epochs, clocks = noted_epochs(noted)
+    whole = readable(epochs, tables)
     last = sorted(epochs)[-product.KEEP_EPOCHS:]
     check(set(last) <= set(whole), f"of the last epochs {last} only {whole[-product.KEEP_EPOCHS:]} can be read still")
     check(len(whole) < len(epochs), f"none of {len(epochs)} epochs has expired: nothing is proved about expiry")

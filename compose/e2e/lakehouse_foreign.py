@@ -15,16 +15,14 @@ from pyiceberg.expressions import EqualTo
 import product
 import shop_views
 from lakehouse import END_SECONDS, KILLS, LIFE_SECONDS, Run, check_rows  # noqa: F401  (KILLS: main)
-from product import ProductFailed
 from scene import Failure, say, until
-from warehouse import EPOCH, Wrong, ancestry, check, check_files, plain
+from warehouse import EPOCH, ancestry, check, check_files, noted_epochs, readable
 
 REBUILD = 'sinks.lakehouse.on_foreign_commit="rebuild"'
 # Tables with one number or text as key, all of whose rows their view has.
 TABLES = ("silver.users", "silver.items", "silver.purchases_enriched", "gold.top_selling_items", "gold.top_converting_items")
 # Somebody gives up on a table who is overtaken so often. A commit of theirs takes longer than one of the job's.
 ATTEMPTS = 3
-CHECKPOINT_MS = 2_000
 EPOCHS_LOOKED_AT = 6
 MENDED, ANEW = "others have changed the table: its rows are read anew, and become those of its view", "; the job starts anew"
 
@@ -56,9 +54,11 @@ def rows(table, row):
 class Meddled(Run):
     """A run in which others write too."""
 
+    CHECKPOINT_MS = 2_000
+
     def __init__(self, folder, options):
         super().__init__(folder, options)
-        self.job.settings += [REBUILD, f"runtime.checkpoint_interval_ms={CHECKPOINT_MS}"]
+        self.job.settings.append(REBUILD)
         self.theirs = collections.Counter()
         self.number = 0
 
@@ -95,9 +95,7 @@ class Meddled(Run):
 
 
 def play(folder, options):
-    run = Meddled(folder, options)
-    try:
-        run.till.start()
+    with Meddled(folder, options) as run:
         number = 0
         while number < options.kills or run.lacking() and number < 4 * options.kills:
             life(run, damage=number % 3 == 1)
@@ -109,11 +107,6 @@ def play(folder, options):
         say(f"gone through: {dict(run.seen)}; by others: {dict(run.theirs)}")
         verdict(run)
         stops(run)
-    except (ProductFailed, Wrong) as error:
-        raise Failure(str(error)) from error
-    finally:
-        run.job.kill()
-        run.till.stopping.set()
 
 
 def life(run, damage):
@@ -163,13 +156,8 @@ def verdict(run):
 
 def check_epochs(run, given, bindings, tables, noted):
     """What the table of epochs names is what the views were, whatever others did in between."""
-    epochs, clocks = collections.defaultdict(dict), {}
-    for row in noted.scan().to_arrow().to_pylist():
-        epochs[row["epoch"]][row["table_name"]] = row["snapshot_id"]
-        clocks[row["epoch"]] = plain(row["clock"]).isoformat(timespec="microseconds") + "Z"
-    is_there = {name: {snapshot.snapshot_id for snapshot in table.snapshots()} for name, table in tables.items()}
-    whole = [epoch for epoch in sorted(epochs) if all(id in is_there[name] for name, id in epochs[epoch].items())]
-    looked_at = 0
+    (epochs, clocks), looked_at = noted_epochs(noted), 0
+    whole = readable(epochs, tables)
     for epoch in run.rng.sample(whole, min(EPOCHS_LOOKED_AT, len(whole))):
         binding = [row for row in bindings if row["epoch"] <= epoch][-1]
         wanted = shop_views.expected(given, binding["ends"], clocks[epoch])

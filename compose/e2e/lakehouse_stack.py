@@ -24,7 +24,7 @@ from product import ProductFailed, StackLakehouse
 from scene import Failure, say, until
 from services import LakehouseServices
 from shop_database import Probe, ShopDatabase
-from warehouse import RestWarehouse, Wrong, bag, check, check_files, check_history, plain, same
+from warehouse import RestWarehouse, Wrong, bag, check, check_files, check_history, noted_epochs, same
 
 KILLS = 3
 RATE = 150
@@ -69,12 +69,7 @@ class Run:
     def noted(self):
         """(the table of epochs, {epoch: {table: snapshot}}, {epoch: clock})."""
         table = self.warehouse.tables().get(product.EPOCHS_TABLE)
-        epochs, clocks = collections.defaultdict(dict), {}
-        for row in table.scan().to_arrow().to_pylist() if table else ():
-            check(row["table_name"] not in epochs[row["epoch"]], f"epoch {row['epoch']} of {row['table_name']} is noted twice")
-            epochs[row["epoch"]][row["table_name"]] = row["snapshot_id"]
-            clocks[row["epoch"]] = plain(row["clock"]).isoformat(timespec="microseconds") + "Z"
-        return table, epochs, clocks
+        return table, *(noted_epochs(table) if table else ({}, {}))
 
     def bindings(self):
         """The rows of the bindings file; the job stands."""
@@ -106,10 +101,15 @@ class Run:
         say(self.probe.told())
         self.settle(self.database.close_shop())
 
-    def kill(self):
+    def note_life(self):
+        """What the life that is about to end went through; its status."""
         status = self.job.status()
         self.seen["lives from a checkpoint"] += (status.get("restored_epoch") or 0) > 0
         self.seen["epochs replayed"] += status.get("replayed_epochs") or 0
+        return status
+
+    def kill(self):
+        status = self.note_life()
         self.job.kill()
         say(f"kill -9 of the job at epoch {status.get('epoch_opened')}")
         self.job.start("--workers", str(self.rng.choice(WORKERS)))
@@ -150,9 +150,7 @@ class Run:
         say(f"the tables show everything: {wanted}")
 
     def stop(self):
-        status = self.job.status()
-        self.seen["lives from a checkpoint"] += (status.get("restored_epoch") or 0) > 0
-        self.seen["epochs replayed"] += status.get("replayed_epochs") or 0
+        self.note_life()
         self.job.stop()
         if self.options.kills:
             missing = [what for what in ("lives from a checkpoint", "epochs replayed") if not self.seen[what]]

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import product
-from paged import SECONDS, WIDTHS, Job, Page, ask, browser, check
+from paged import SECONDS, WIDTHS, Job, Page, ask, browser, check, measured
 from scene import Failure, say, until
 
 VIEWS = ("Overview", "Findings", "Operators", "Epochs", "Sources", "State", "Checkpoints", "Left out")
@@ -52,12 +52,12 @@ def health(address):
         until(SECONDS, "every documented metric is served", all_served)
     except Failure as failure:
         raise Failure(f"{failure}; documented only: {sorted(documented - served)}, served only: {sorted(served - documented)}") from None
-    values = dict(re.findall(r"^(dataflow_\w+(?:\{[^}]*\})?) ([-+.\deE]+)$", ask(f"{address}/metrics")[1], re.MULTILINE))
+    values = measured(address)[0]
     positive = ["dataflow_accepted_total", "dataflow_late_total", "dataflow_checkpoint_bytes", 'dataflow_epoch{stage="committed"}',
                 'dataflow_epoch_latency_seconds_count{stage="committed",sink="alerts"}', 'dataflow_sink_rows_total{sink="alerts"}',
                 'dataflow_operator_busy_microseconds_total{operator="KeyedHistory logins-by-user",worker="0"}']
     for name in positive:
-        check(float(values.get(name, 0)) > 0, f"{name} is {values.get(name)}")
+        check(values.get(name, 0) > 0, f"{name} is {values.get(name)}")
 
 
 class Browser(Page):

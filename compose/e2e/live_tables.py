@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import product
-from paged import SECONDS, WIDTHS, Job, Page, ask, browser, check
+from paged import SECONDS, WIDTHS, Job, Page, ask, browser, check, measured
 from scene import say, until
 from warehouse import Warehouse
 
@@ -73,16 +73,10 @@ def metrics(address):
     served = set(re.findall(r"^# TYPE (dataflow_table_\S+) ", text, re.MULTILINE))
     check(documented <= served, f"documented only: {sorted(documented - served)}")
     for name, value in ((f'dataflow_table_rows{{table="{TABLE}"}}', 10), ('dataflow_table_retrying{sink="lakehouse"}', 0)):
-        check(float(values.get(name, -1)) == value, f"{name} is {values.get(name)}")
-    check(float(values[f'dataflow_table_commits_total{{table="{TABLE}"}}']) > 1, "it was not committed twice")
+        check(values.get(name, -1) == value, f"{name} is {values.get(name)}")
+    check(values[f'dataflow_table_commits_total{{table="{TABLE}"}}'] > 1, "it was not committed twice")
     status = json.loads(ask(f"{address}/status.json")[1])["status"]
     check(status["retrying"] == {}, f"something is tried again: {status['retrying']}")
-
-
-def measured(address):
-    """The values of /metrics by name and labels, and its text."""
-    text = ask(f"{address}/metrics")[1]
-    return {name: float(value) for name, value in re.findall(r"^(dataflow_\w+(?:\{[^}]*\})?) ([-+.\deE]+)$", text, re.MULTILINE)}, text
 
 
 def restored(address):

@@ -34,6 +34,12 @@ def ask(url):
         return error.code, error.read().decode()
 
 
+def measured(address):
+    """The values of /metrics by name and labels, and its text."""
+    text = ask(f"{address}/metrics")[1]
+    return {name: float(value) for name, value in re.findall(r"^(dataflow_\w+(?:\{[^}]*\})?) ([-+.\deE]+)$", text, re.MULTILINE)}, text
+
+
 class Job:
     """The shipped program on made-up input (profile `embedded`), with its page."""
 

@@ -9,13 +9,10 @@ import re
 import sqlite3
 import urllib.parse
 
-import duckdb
-import duckdb_extension_avro
-import duckdb_extension_httpfs
-import duckdb_extension_iceberg
 import trino
 from pyiceberg.catalog import load_catalog
 
+from duck import open_duckdb
 from product import EPOCHS_TABLE
 from shop_views import rows
 
@@ -37,7 +34,7 @@ class Warehouse:
 
     def __init__(self, folder, catalog="dataflow"):
         self.folder, self.database, self.name = folder, folder / "catalog.db", catalog
-        self.duck = open_duckdb()
+        self.duck = open_duckdb("avro", "iceberg")
 
     def locations(self):
         """{table: its newest metadata file}, straight from the catalog's file; {} before there is one."""
@@ -91,7 +88,7 @@ class RestWarehouse(Warehouse):
     """A warehouse in a bucket, known to a REST catalog; `addresses` are those that the services tell."""
 
     def __init__(self, addresses):
-        self.rest, self.duck = addresses["ICEBERG_REST_URL"], open_duckdb()
+        self.rest, self.duck = addresses["ICEBERG_REST_URL"], open_duckdb("avro", "httpfs", "iceberg")
         endpoint, key, secret, region = (addresses[name] for name in ("S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"))
         self.s3 = {"s3.endpoint": endpoint, "s3.access-key-id": key, "s3.secret-access-key": secret, "s3.region": region}
         self.duck.execute(f"CREATE SECRET (TYPE s3, KEY_ID '{key}', SECRET '{secret}', REGION '{region}', "
@@ -119,15 +116,6 @@ class RestWarehouse(Warehouse):
     def distinct(self, table, key, snapshot=None):
         columns = ", ".join(quoted(column) for column in key.split(", "))
         return tuple(self.ask(f"SELECT count(*), count(DISTINCT row({columns})) FROM {in_trino(table, snapshot)}")[0])
-
-
-def open_duckdb():
-    duck = duckdb.connect()
-    for name, module in (("avro", duckdb_extension_avro), ("httpfs", duckdb_extension_httpfs), ("iceberg", duckdb_extension_iceberg)):
-        extension = next(pathlib.Path(module.__path__[0]).rglob(f"{name}.duckdb_extension"))
-        duck.execute(f"LOAD '{extension}'")
-    duck.execute("SET TimeZone = 'UTC'")
-    return duck
 
 
 def in_trino(table, version=None):
@@ -171,6 +159,22 @@ def ancestry(table):
         chain.append(at)
         at = known.get(at.parent_snapshot_id)
     return chain
+
+
+def noted_epochs(table):
+    """({epoch: {table: snapshot}}, {epoch: clock}) of the table of epochs; each is noted once."""
+    epochs, clocks = collections.defaultdict(dict), {}
+    for row in table.scan().to_arrow().to_pylist():
+        check(row["table_name"] not in epochs[row["epoch"]], f"epoch {row['epoch']} of {row['table_name']} is noted twice")
+        epochs[row["epoch"]][row["table_name"]] = row["snapshot_id"]
+        clocks[row["epoch"]] = plain(row["clock"]).isoformat(timespec="microseconds") + "Z"
+    return epochs, clocks
+
+
+def readable(epochs, tables):
+    """Those of the epochs, in order, of which no snapshot has expired."""
+    is_there = {name: {snapshot.snapshot_id for snapshot in table.snapshots()} for name, table in tables.items()}
+    return [epoch for epoch in sorted(epochs) if all(id in is_there[name] for name, id in epochs[epoch].items())]
 
 
 def check_history(name, table):

@@ -4,6 +4,7 @@ use dataflow_core::{Error, Result};
 use object_store::RetryConfig;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
+use std::time::Duration;
 
 /// The region where none is named.
 pub const REGION: &str = "us-east-1";
@@ -22,11 +23,11 @@ pub struct S3Place {
 }
 
 impl S3Place {
-    /// The bucket, and the prefix in it. Nothing is asked of the service yet; later it is asked again as `retry` says.
+    /// The bucket, and the prefix in it. Nothing is asked of the service yet; later it is asked again for as long as `retry`.
     ///
     /// # Errors
     /// When the location is none, or the client can not be made.
-    pub(crate) fn open(&self, retry: RetryConfig) -> Result<(AmazonS3, Path)> {
+    pub(crate) fn open(&self, retry: Duration) -> Result<(AmazonS3, Path)> {
         let S3Place { location, endpoint, region, keys } = self;
         let refused = || {
             Error::user(format!("open '{location}': it is no place in a bucket")).hint("write it as s3://BUCKET/PREFIX")
@@ -40,7 +41,7 @@ impl S3Place {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(region)
-            .with_retry(retry)
+            .with_retry(RetryConfig { retry_timeout: retry, ..RetryConfig::default() })
             .with_virtual_hosted_style_request(endpoint.is_none());
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));

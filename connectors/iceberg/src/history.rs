@@ -173,9 +173,7 @@ pub(crate) fn is_rewritten(
 ) -> Result<bool> {
     let mut is_rewritten = table.properties().contains_key(REWRITTEN);
     for snapshot in &ancestry.snapshots {
-        let marker = marker::read(name, &snapshot.summary().additional_properties)?;
-        let is_ours = marker.is_some_and(|marker| marker.lineage == lineage);
-        is_rewritten |= !is_ours && snapshot.summary().operation != Operation::Append;
+        is_rewritten |= !is_of(name, snapshot, lineage)? && snapshot.summary().operation != Operation::Append;
     }
     Ok(is_rewritten)
 }
@@ -186,16 +184,23 @@ pub(crate) fn is_rewritten(
 /// When a marker cannot be read.
 pub(crate) fn is_changed_by_others(name: &TableName, table: &TableMetadata, lineage: Lineage) -> Result<bool> {
     for snapshot in Ancestry::of(table).snapshots {
-        let summary = &snapshot.summary().additional_properties;
-        let is_ours = marker::read(name, summary)?.is_some_and(|marker| marker.lineage == lineage);
-        match summary.get(FENCE) {
-            _ if !is_ours => return Ok(true),
+        match snapshot.summary().additional_properties.get(FENCE) {
+            _ if !is_of(name, snapshot, lineage)? => return Ok(true),
             Some(says) if says == OVER_OTHERS => return Ok(true),
             Some(_) => {}
             None => return Ok(false),
         }
     }
     Ok(false)
+}
+
+/// Whether a snapshot is of `lineage`.
+///
+/// # Errors
+/// When its marker cannot be read.
+pub(crate) fn is_of(name: &TableName, snapshot: &SnapshotRef, lineage: Lineage) -> Result<bool> {
+    let marker = marker::read(name, &snapshot.summary().additional_properties)?;
+    Ok(marker.is_some_and(|marker| marker.lineage == lineage))
 }
 
 fn is_fence(snapshot: &SnapshotRef) -> bool {
@@ -286,8 +291,7 @@ fn on_top(
     };
     let (mut is_ours, mut only_adds) = (true, true);
     for snapshot in newer {
-        let found = marker::read(name, &snapshot.summary().additional_properties)?;
-        if found.is_none_or(|found| found.lineage != intent.marker.lineage) {
+        if !is_of(name, snapshot, intent.marker.lineage)? {
             is_ours = false;
             only_adds &= snapshot.summary().operation == Operation::Append;
         }

@@ -14,12 +14,12 @@ use crate::layout::TableLayout;
 use crate::{Table, TableName, TableSpec, Warehouse, WarehouseSettings};
 use commits::Commits;
 use dataflow_core::{
-    Environment, Epoch, Error, Marker, OnForeignCommit, Result, Row, RowLocation, SinkIdentity, TableChanges,
-    TableCommitter, TableCompactor, TableFiles, TableSchema, TableSink, TableWriter,
+    Environment, Epoch, Error, FoundTable, Marker, OnForeignCommit, Result, Row, RowLocation, ScanColumns,
+    SinkIdentity, TableChanges, TableCommitter, TableCompactor, TableFiles, TableSchema, TableSink, TableWriter,
 };
 use rewrites::Rewrites;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use uuid::Uuid;
@@ -265,33 +265,18 @@ impl TableSink for IcebergSink {
         self.tables.keys().cloned().collect()
     }
 
-    fn open(&self, identity: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
+    fn open(&self, identity: &SinkIdentity) -> Result<BTreeMap<String, FoundTable>> {
         let warehouse = self.shared.warehouse()?;
         warehouse.own(identity);
         let epochs = &self.shared.epochs;
         admit(epochs, warehouse.marker(epochs)?.as_ref(), identity.lineage, identity.generation)?;
-        let mut markers = BTreeMap::new();
-        for (table, name) in &self.tables {
-            markers.extend(warehouse.marker(name)?.map(|marker| (table.clone(), marker)));
-        }
-        Ok(markers)
+        self.tables.iter().map(|(table, name)| Ok((table.clone(), warehouse.found(name, identity.lineage)?))).collect()
     }
 
     fn shut_out_others(&self, identity: &SinkIdentity) -> Result<()> {
         let warehouse = self.shared.warehouse()?;
         let mut tables = self.tables.values();
         tables.try_for_each(|name| warehouse.shut_out_others(name, identity.lineage, identity.generation))
-    }
-
-    fn changed_by_others(&self, identity: &SinkIdentity) -> Result<BTreeSet<String>> {
-        let warehouse = self.shared.warehouse()?;
-        let mut changed = BTreeSet::new();
-        for (table, name) in &self.tables {
-            if warehouse.is_changed_by_others(name, identity.lineage)? {
-                changed.insert(table.clone());
-            }
-        }
-        Ok(changed)
     }
 
     fn on_foreign_commit(&self) -> OnForeignCommit {
@@ -356,23 +341,20 @@ impl TableWriter for Handle {
         Ok(TableFiles { intent, added: places.into_iter().map(RowLocation::from).collect() })
     }
 
-    fn scan(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
+    fn scan(
+        &mut self,
+        table: &str,
+        columns: ScanColumns,
+        f: &mut dyn FnMut(Row, RowLocation) -> Result<()>,
+    ) -> Result<Option<Marker>> {
         let opened = self.table(table)?;
         let marker = opened.marker()?;
         if let Some(snapshot) = opened.snapshot() {
-            for found in opened.scan_keys(snapshot)? {
-                let (key, place) = found?;
-                f(key, place.into())?;
-            }
-        }
-        Ok(marker)
-    }
-
-    fn scan_rows(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
-        let opened = self.table(table)?;
-        let marker = opened.marker()?;
-        if let Some(snapshot) = opened.snapshot() {
-            for found in opened.scan(snapshot)? {
+            let rows = match columns {
+                ScanColumns::Key => opened.start_keys(snapshot)?,
+                ScanColumns::All => opened.start(snapshot)?,
+            };
+            for found in rows {
                 let (row, place) = found?;
                 f(row, place.into())?;
             }

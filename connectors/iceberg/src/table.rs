@@ -262,7 +262,7 @@ impl Table {
         Ok(scan)
     }
 
-    fn start(&self, snapshot: i64) -> Result<Scan> {
+    pub(crate) fn start(&self, snapshot: i64) -> Result<Scan> {
         let columns: Vec<usize> = (0..self.spec.schema.columns.len()).collect();
         Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, &columns)
     }
@@ -298,7 +298,7 @@ impl Table {
         FileRows::open(&self.session, path, &columns)
     }
 
-    fn start_keys(&self, snapshot: i64) -> Result<Scan> {
+    pub(crate) fn start_keys(&self, snapshot: i64) -> Result<Scan> {
         let columns = self.key_columns();
         Scan::start(self.session.clone(), &self.metadata(), snapshot, &self.spec.schema, &columns)
     }

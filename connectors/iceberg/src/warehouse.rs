@@ -2,14 +2,13 @@
 
 use crate::catalog::{Catalog, CommitError, DELETE_OLD_METADATA, Loaded, RestCatalog, SqliteCatalog, TableName};
 use crate::fence::shut_out_others;
-use crate::history::{Ancestry, is_changed_by_others, standing};
-use crate::marker;
+use crate::history::{Ancestry, is_changed_by_others, is_of, standing};
 use crate::schema::{TableSpec, changes, files, new_schema, order, partitions};
 use crate::session::{Session, Sleep};
 use crate::settings::{CatalogSettings, StorageSettings, WarehouseSettings};
 use crate::storage::{self, Disk};
 use crate::table::Table;
-use dataflow_core::{Environment, Error, Generation, Lineage, Marker, Result, SinkIdentity};
+use dataflow_core::{Environment, Error, FoundTable, Generation, Lineage, Marker, Result, SinkIdentity};
 use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{TableCreation, TableRequirement, TableUpdate};
 use std::collections::BTreeMap;
@@ -113,12 +112,14 @@ impl Warehouse {
         self.catalog.load(name)?.map_or(Ok(None), |found| standing(name, &found.metadata))
     }
 
-    /// Whether others have changed a table since the last commit of `lineage`; no where there is no such table.
+    /// What a start of the job `lineage` finds of a table, or of none.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn is_changed_by_others(&self, name: &TableName, lineage: Lineage) -> Result<bool> {
-        self.look(name)?.map_or(Ok(false), |found| is_changed_by_others(name, &found.metadata, lineage))
+    /// When it cannot be read, or was rolled back.
+    pub fn found(&self, name: &TableName, lineage: Lineage) -> Result<FoundTable> {
+        let Some(Loaded { metadata, .. }) = self.look(name)? else { return Ok(FoundTable::default()) };
+        let is_changed_by_others = is_changed_by_others(name, &metadata, lineage)?;
+        Ok(FoundTable { marker: standing(name, &metadata)?, is_changed_by_others })
     }
 
     /// Says in whose name files are written from now on. The first call counts.
@@ -135,8 +136,7 @@ impl Warehouse {
     pub(crate) fn newest(&self, name: &TableName, lineage: Lineage) -> Result<Option<i64>> {
         let Some(found) = self.look(name)? else { return Ok(None) };
         for snapshot in Ancestry::of(&found.metadata).snapshots {
-            let marker = marker::read(name, &snapshot.summary().additional_properties)?;
-            if marker.is_some_and(|marker| marker.lineage == lineage) {
+            if is_of(name, snapshot, lineage)? {
                 return Ok(Some(snapshot.snapshot_id()));
             }
         }

@@ -2,9 +2,9 @@
 
 use crate::s3::S3Place;
 use dataflow_core::{Error, FileSink, Result, Storage, replace_file};
+use object_store::ObjectStoreExt;
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, RetryConfig};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -51,7 +51,7 @@ impl BucketFiles {
     /// # Errors
     /// When the location is none, or the client can not be made.
     pub fn new(name: impl Into<String>, place: &S3Place) -> Result<BucketFiles> {
-        let (store, prefix) = place.open(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })?;
+        let (store, prefix) = place.open(RETRY)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|cause| Error::us("start what talks to S3").because(cause))?;
         Ok(BucketFiles { name: name.into(), store, prefix, runtime: Mutex::new(runtime) })

@@ -40,8 +40,8 @@ pub use sink::{EpochOutput, OutputRow, RowOrder, Sink, SinkIdentity, TopicId};
 pub use source::{Decode, Decoded, Discovered, Poll, Record, Source, SourceReader};
 pub use storage::{AppendFile, Storage, replace_file};
 pub use tables::{
-    MovedRows, OnForeignCommit, Restorable, RowLocation, TableChanges, TableCommit, TableCommitter, TableCompactor,
-    TableFiles, TableRewrite, TableSink, TableState, TableWriter,
+    FoundTable, MovedRows, OnForeignCommit, Restorable, RowLocation, ScanColumns, TableChanges, TableCommit,
+    TableCommitter, TableCompactor, TableFiles, TableRewrite, TableSink, TableState, TableWriter,
 };
 pub use time::Micros;
 

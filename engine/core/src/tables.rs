@@ -15,7 +15,7 @@
 
 use crate::{Epoch, Error, Marker, Micros, Result, Row, SinkIdentity, TableSchema};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Where a row of a table is: a data file, and the row's rank in it.
@@ -86,13 +86,32 @@ pub struct TableRewrite {
 }
 
 /// What is done about a table that is kept with an index, when others have changed rows of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OnForeignCommit {
-    /// The job stops.
+    /// The job stops, and does not start until they are taken back.
     #[default]
     Stop,
-    /// The index is made anew, and the table what its view is.
+    /// The job starts anew, reads the table, and makes it what its view is.
     Rebuild,
+}
+
+/// A table as a start finds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FoundTable {
+    /// Whose output it has, and how far; `None` without any.
+    pub marker: Option<Marker>,
+    /// Whether others have changed it since the last commit of this job, as far as its history tells.
+    pub is_changed_by_others: bool,
+}
+
+/// What is read of a table's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanColumns {
+    /// The key; all columns of a table without one.
+    Key,
+    /// All columns.
+    All,
 }
 
 /// What checkpoints that are kept may bring back.
@@ -126,11 +145,11 @@ pub trait TableSink: Send + Sync {
     /// The tables that it takes.
     fn tables(&self) -> Vec<String>;
 
-    /// The markers of the tables that hold output of this job. Changes nothing: the start check comes after it.
+    /// The tables that are there. Changes nothing: the start check comes after it.
     ///
     /// # Errors
     /// When the catalog can not be read, or a marker is damaged.
-    fn open(&self, identity: &SinkIdentity) -> Result<BTreeMap<String, Marker>>;
+    fn open(&self, identity: &SinkIdentity) -> Result<BTreeMap<String, FoundTable>>;
 
     /// Shuts out what other generations have under way: from now on a table changes by this one's commits alone. Asked for where the
     /// restored checkpoint does not know all that may be under way.
@@ -139,15 +158,7 @@ pub trait TableSink: Send + Sync {
     /// When a newer generation has a table, or the catalog can not be reached.
     fn shut_out_others(&self, identity: &SinkIdentity) -> Result<()>;
 
-    /// The tables that others have changed since the last commit of this job, as far as their histories tell. Changes nothing.
-    ///
-    /// # Errors
-    /// As of [`TableSink::open`].
-    fn changed_by_others(&self, _identity: &SinkIdentity) -> Result<BTreeSet<String>> {
-        Ok(BTreeSet::new())
-    }
-
-    /// What is done about those of them that are kept with an index.
+    /// What is done about tables that others have changed and that are kept with an index.
     fn on_foreign_commit(&self) -> OnForeignCommit {
         OnForeignCommit::Stop
     }
@@ -178,17 +189,16 @@ pub trait TableWriter: Send {
     /// When the table can not be brought to its shape, or the files not be written.
     fn write(&mut self, table: &str, changes: &TableChanges) -> Result<TableFiles>;
 
-    /// Calls `f` with the key of every row of `table` as it is visible now, and with its place. Returns the marker of that state.
+    /// Calls `f` with these columns of every row of `table` as it is visible now, and with its place. Returns the marker of that state.
     ///
     /// # Errors
     /// When the table can not be read, or what `f` returns.
-    fn scan(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>>;
-
-    /// As [`TableWriter::scan`], with whole rows.
-    ///
-    /// # Errors
-    /// As [`TableWriter::scan`].
-    fn scan_rows(&mut self, table: &str, f: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>>;
+    fn scan(
+        &mut self,
+        table: &str,
+        columns: ScanColumns,
+        f: &mut dyn FnMut(Row, RowLocation) -> Result<()>,
+    ) -> Result<Option<Marker>>;
 
     /// The keys of all rows in a data file that a [`TableCompactor`] has written, by position. To be read while other calls are made.
     ///

@@ -315,7 +315,7 @@ fn what_others_changed_is_seen_until_this_job_commits_again() {
     let house = warehouse(folder.path(), 1);
     let table = house.table(&users()).unwrap();
     let (lineage, generation) = (marker(1).lineage, Generation { number: 9, nonce: 9 });
-    let is_changed = || house.is_changed_by_others(table.name(), lineage).unwrap();
+    let is_changed = || house.found(table.name(), lineage).unwrap().is_changed_by_others;
     assert!(!is_changed(), "an empty table");
     append(&table, 1, &[user(1, "a")]);
     assert!(!is_changed());

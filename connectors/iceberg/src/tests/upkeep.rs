@@ -4,8 +4,8 @@ use super::*;
 use crate::compaction::CompactionSettings;
 use crate::{IcebergSink, Keep, MaintenanceSettings, SinkSettings};
 use dataflow_core::{
-    Fault, Restorable, RowLocation, SinkIdentity, TableChanges, TableCommit, TableCommitter, TableCompactor,
-    TableFiles, TableRewrite, TableSink, TableWriter,
+    Fault, Restorable, RowLocation, ScanColumns, SinkIdentity, TableChanges, TableCommit, TableCommitter,
+    TableCompactor, TableFiles, TableRewrite, TableSink, TableWriter,
 };
 
 const TABLE: &str = "shop.silver.users";
@@ -258,7 +258,7 @@ fn a_rewrite_follows_rows_that_change_meanwhile() {
         scanned.insert(key, place);
         Ok(())
     };
-    life.writer.scan(TABLE, &mut put).unwrap();
+    life.writer.scan(TABLE, ScanColumns::Key, &mut put).unwrap();
     assert_eq!(scanned, index);
     // A restart between the two snapshots, or after them, brings the rewrite in once.
     let mut later = self::life(folder.path(), 2);
@@ -271,7 +271,7 @@ fn a_rewrite_follows_rows_that_change_meanwhile() {
         lineage: Lineage(0xabc),
         generation: Generation { number: 2, nonce: 2 },
     });
-    assert_eq!(marker.unwrap()[TABLE].epoch, 5);
+    assert_eq!(marker.unwrap()[TABLE].marker.unwrap().epoch, 5);
 }
 
 #[test]

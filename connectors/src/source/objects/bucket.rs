@@ -8,7 +8,7 @@ use dataflow_core::{Error, Result};
 use futures_util::StreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, RetryConfig};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -82,7 +82,7 @@ impl Bucket {
                 (Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(failed)?), Path::default(), shown, false)
             }
             Location::S3(place) => {
-                let (store, prefix) = place.open(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })?;
+                let (store, prefix) = place.open(RETRY)?;
                 (Arc::new(store), prefix, place.location.clone(), true)
             }
         };

@@ -379,10 +379,7 @@ impl Fetch {
             }
             true
         });
-        if listed.is_err() {
-            listing.stopped_at = stopped_at;
-        }
-        listed?;
+        listed.inspect_err(|_| listing.stopped_at = stopped_at)?;
         self.has_answered = true;
         if listing.stopped_at.is_none() && lists_all {
             listing.listed = Some((now, count));

@@ -48,7 +48,6 @@ pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Resu
 /// it can not.
 fn start_anew(error: Error) -> Error {
     tracing::warn!("{error}; the job starts anew");
-    eprintln!("{error}; the job starts anew");
     let started = std::env::current_exe().map(|program| Command::new(program).args(std::env::args_os().skip(1)).exec());
     tracing::error!(cause = ?started, "the job could not be started anew");
     error

@@ -42,32 +42,12 @@ struct IcebergSettings {
     /// The table that says which snapshots belong to an epoch: another one for each job in a catalog.
     epochs: Option<String>,
     #[serde(default)]
-    on_foreign_commit: ForeignChoice,
+    on_foreign_commit: OnForeignCommit,
     #[serde(default)]
     maintenance: MaintenanceChoice,
     /// By name.
     #[serde(default)]
     table: BTreeMap<String, TableChoice>,
-}
-
-/// What is done when others have changed rows of a table that is kept with an index.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ForeignChoice {
-    /// The job stops, and does not start until they are taken back.
-    #[default]
-    Stop,
-    /// The job starts anew, reads the table, and makes it what its view is.
-    Rebuild,
-}
-
-impl From<ForeignChoice> for OnForeignCommit {
-    fn from(choice: ForeignChoice) -> OnForeignCommit {
-        match choice {
-            ForeignChoice::Stop => OnForeignCommit::Stop,
-            ForeignChoice::Rebuild => OnForeignCommit::Rebuild,
-        }
-    }
 }
 
 /// How the files of a table are laid out.
@@ -242,8 +222,7 @@ pub(super) fn build(
         }
         layouts.insert(table.clone(), choice.layout()?);
     }
-    let settings =
-        SinkSettings { epochs, maintenance: maintenance.into(), layouts, on_foreign_commit: on_foreign_commit.into() };
+    let settings = SinkSettings { epochs, maintenance: maintenance.into(), layouts, on_foreign_commit };
     Ok(Arc::new(IcebergSink::new(name, tables, warehouse, settings, environment.clone())?))
 }
 

@@ -13,9 +13,9 @@ use crate::link::Link;
 use crate::start::check_program;
 use crate::tables::TableConnection;
 use dataflow_core::{
-    BindingState, Discovered, Environment, EpochOutput, Error, Generation, Lineage, Marker, Micros, Poll, Record,
-    Result, Row, RowLocation, Sink, SinkIdentity, Source, SourceReader, Spawner, Storage, TableChanges, TableCommit,
-    TableCommitter, TableFiles, TableSchema, TableSink, TableWriter, Task, TaskState, Waker,
+    BindingState, Discovered, Environment, EpochOutput, Error, FoundTable, Generation, Lineage, Marker, Micros, Poll,
+    Record, Result, Row, RowLocation, ScanColumns, Sink, SinkIdentity, Source, SourceReader, Spawner, Storage,
+    TableChanges, TableCommit, TableCommitter, TableFiles, TableSchema, TableSink, TableWriter, Task, TaskState, Waker,
 };
 use dataflow_state::backend::BackendKind;
 use dataflow_state::binding_log;
@@ -220,7 +220,7 @@ impl TableSink for NamedTables {
         self.tables.clone()
     }
 
-    fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
+    fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, FoundTable>> {
         Ok(BTreeMap::new())
     }
 
@@ -252,11 +252,12 @@ impl TableWriter for Named {
         Err(self.never("write files of"))
     }
 
-    fn scan(&mut self, _: &str, _: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
-        Err(self.never("read"))
-    }
-
-    fn scan_rows(&mut self, _: &str, _: &mut dyn FnMut(Row, RowLocation) -> Result<()>) -> Result<Option<Marker>> {
+    fn scan(
+        &mut self,
+        _: &str,
+        _: ScanColumns,
+        _: &mut dyn FnMut(Row, RowLocation) -> Result<()>,
+    ) -> Result<Option<Marker>> {
         Err(self.never("read"))
     }
 }

@@ -3,6 +3,7 @@
 use super::index::{IndexEntry, index_key};
 use crate::job::Stateful;
 use dataflow_core::{Error, Result, Row, RowLocation, TableChanges, TableSchema};
+use dataflow_state::table::{KeyedTable, Slot, StateValue};
 use std::collections::BTreeMap;
 
 /// Keys looked up or changed in the index at a time.
@@ -37,30 +38,24 @@ pub(super) fn upserted(
         by_key.entry(index_key(name, &schema.key_of(&row))).or_default().push((row, diff));
     }
     let (mut deleted, mut added) = (Vec::new(), Vec::new());
-    let mut by_key = by_key.into_iter().peekable();
-    while by_key.peek().is_some() {
-        let batch: Vec<_> = by_key.by_ref().take(INDEX_BATCH).collect();
-        let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
-        let slots = index.table.load(&keys)?;
-        for (slot, (key, changes)) in slots.into_iter().zip(batch) {
-            let mut places = index.table.get(slot).0.clone();
-            let (gone, come): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, diff)| *diff < 0);
-            for (row, diff) in gone {
-                let left = places.len().checked_sub(diff.unsigned_abs());
-                let left = left.ok_or_else(|| doubt("goes, and the index does not know it", &row))?;
-                deleted.extend(places.drain(left..));
-            }
-            let coming: usize = come.iter().map(|(_, diff)| diff.unsigned_abs()).sum();
-            if let Some((row, _)) = come.last().filter(|_| !schema.key.is_empty() && places.len() + coming > 1) {
-                return Err(doubt("comes, and there is one already", row));
-            }
-            for (row, diff) in come {
-                added.extend(std::iter::repeat_n((row, key.clone()), diff.unsigned_abs()));
-            }
-            kept.insert(key, places);
+    visit(index, by_key, |table, slot, key, changes| {
+        let mut places = table.get(slot).0.clone();
+        let (gone, come): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, diff)| *diff < 0);
+        for (row, diff) in gone {
+            let left = places.len().checked_sub(diff.unsigned_abs());
+            let left = left.ok_or_else(|| doubt("goes, and the index does not know it", &row))?;
+            deleted.extend(places.drain(left..));
         }
-        index.table.end_epoch(None)?;
-    }
+        let coming: usize = come.iter().map(|(_, diff)| diff.unsigned_abs()).sum();
+        if let Some((row, _)) = come.last().filter(|_| !schema.key.is_empty() && places.len() + coming > 1) {
+            return Err(doubt("comes, and there is one already", row));
+        }
+        for (row, diff) in come {
+            added.extend(std::iter::repeat_n((row, key.clone()), diff.unsigned_abs()));
+        }
+        kept.insert(key, places);
+        Ok(())
+    })?;
     deleted.sort_unstable();
     // In the order of the table's columns, so that files are clustered by what usually comes first: the key.
     added.sort_unstable();
@@ -70,15 +65,27 @@ pub(super) fn upserted(
 
 /// Says where the rows of keys are from now on.
 pub(super) fn place(index: &mut Stateful<IndexEntry>, places: BTreeMap<Vec<u8>, Vec<RowLocation>>) -> Result<()> {
-    let mut places = places.into_iter().peekable();
-    while places.peek().is_some() {
-        let batch: Vec<_> = places.by_ref().take(INDEX_BATCH).collect();
+    visit(index, places, |table, slot, _, places| {
+        table.get_mut(slot).0 = places;
+        Ok(())
+    })
+}
+
+/// Looks keys up, some at a time, and calls `each` with the slot of every one and with what comes with it.
+pub(super) fn visit<V: StateValue, T>(
+    state: &mut Stateful<V>,
+    items: impl IntoIterator<Item = (Vec<u8>, T)>,
+    mut each: impl FnMut(&mut KeyedTable<V>, Slot, Vec<u8>, T) -> Result<()>,
+) -> Result<()> {
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        let batch: Vec<_> = items.by_ref().take(INDEX_BATCH).collect();
         let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key.as_slice()).collect();
-        let slots = index.table.load(&keys)?;
-        for (slot, (_, places)) in slots.into_iter().zip(batch) {
-            index.table.get_mut(slot).0 = places;
+        let slots = state.table.load(&keys)?;
+        for (slot, (key, item)) in slots.into_iter().zip(batch) {
+            each(&mut state.table, slot, key, item)?;
         }
-        index.table.end_epoch(None)?;
+        state.table.end_epoch(None)?;
     }
     Ok(())
 }

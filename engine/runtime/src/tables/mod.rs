@@ -27,7 +27,7 @@ pub(crate) use writer::{WriterStreams, writer};
 
 use crate::outputs::Outputs;
 use dataflow_core::{
-    ChainHash, Epoch, Error, Marker, Result, SinkIdentity, TableRewrite, TableSchema, TableSink, Waker,
+    ChainHash, Epoch, Error, FoundTable, Marker, Result, SinkIdentity, TableRewrite, TableSchema, TableSink, Waker,
 };
 use dataflow_state::checkpoint::SinkPosition;
 use rewrites::Rewrites;
@@ -126,17 +126,13 @@ impl TableConnection {
         identity: SinkIdentity,
         checkpoint: Option<(Epoch, &BTreeMap<String, SinkPosition>)>,
     ) -> Result<TableConnection> {
-        let mut markers = sink.open(&identity)?;
-        let changed = sink.changed_by_others(&identity)?;
+        let mut there = sink.open(&identity)?;
         let mut tables = BTreeMap::new();
         let mut progress = Progress::default();
         for table in sink.tables() {
             let known = checkpoint.and_then(|(_, positions)| positions.get(&position_name(sink.name(), &table)));
-            let found = Restored {
-                marker: markers.remove(&table),
-                position: known.copied(),
-                is_changed_by_others: changed.contains(&table),
-            };
+            let FoundTable { marker, is_changed_by_others } = there.remove(&table).unwrap_or_default();
+            let found = Restored { marker, position: known.copied(), is_changed_by_others };
             let restored = checkpoint.map_or(0, |(epoch, _)| epoch);
             if found.position.is_none() && (1..restored).contains(&found.marker_epoch()) {
                 let what = format!(
@@ -339,8 +335,9 @@ mod tests {
             vec!["t".to_owned()]
         }
 
-        fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, Marker>> {
-            Ok(self.0.clone())
+        fn open(&self, _: &SinkIdentity) -> Result<BTreeMap<String, FoundTable>> {
+            let found = |marker: &Marker| FoundTable { marker: Some(*marker), is_changed_by_others: false };
+            Ok(self.0.iter().map(|(table, marker)| (table.clone(), found(marker))).collect())
         }
 
         fn shut_out_others(&self, _: &SinkIdentity) -> Result<()> {

@@ -5,11 +5,13 @@
 //! epoch, and what does not net to nothing is written at the first checkpoint. So the table is what its view is once more, whatever was
 //! done to it.
 
-use super::changes::{INDEX_BATCH, place};
+use super::changes::{INDEX_BATCH, place, visit};
 use super::index::{IndexEntry, index_key, index_prefix};
 use super::{TableConnection, TableMode};
 use crate::job::Stateful;
-use dataflow_core::{Epoch, Error, Marker, OnForeignCommit, Result, Row, RowLocation, TableSchema, TableWriter};
+use dataflow_core::{
+    Epoch, Error, Marker, OnForeignCommit, Result, Row, RowLocation, ScanColumns, TableSchema, TableWriter,
+};
 use std::collections::BTreeMap;
 
 /// What the rows of a table are on one worker: which it owns, by the keys of its index.
@@ -39,51 +41,51 @@ impl Reading<'_> {
     /// Makes the index of a table anew that is ahead of it.
     pub(super) fn keys(self, table: &str) -> Result<()> {
         tracing::warn!(table, "the table is ahead of the restored checkpoint: its keys are read anew");
-        let Reading { index, writer, connection, owns } = self;
-        forget(index, table)?;
-        let mut batch: Vec<(Vec<u8>, RowLocation)> = Vec::new();
-        let found = writer.scan(table, &mut |key, location| {
-            let key = index_key(table, &key);
-            if owns(&key) {
-                batch.push((key, location));
-            }
-            if batch.len() >= INDEX_BATCH { add(index, std::mem::take(&mut batch)) } else { Ok(()) }
-        })?;
-        add(index, batch)?;
-        is_as_it_was(table, connection, found)
+        self.read(table, ScanColumns::Key, |key| index_key(table, key), |places, _, location| places.push(location))
     }
 
     /// Makes the index of a table anew that others have changed, and hands over its rows, each of which goes unless its view has it.
     pub(super) fn rows(self, table: &str, schema: &TableSchema, mut goes: impl FnMut(Row)) -> Result<Mending> {
         tracing::warn!(table, "others have changed the table: its rows are read anew, and become those of its view");
+        let (after, mut surplus) = (self.connection.restored(table).marker_epoch(), Vec::new());
+        let key_of = |row: &Row| index_key(table, &schema.key_of(row));
+        self.read(table, ScanColumns::All, key_of, |places, row, location| {
+            if schema.key.is_empty() || places.is_empty() {
+                places.push(location);
+                goes(row);
+            } else {
+                surplus.push(location);
+            }
+        })?;
+        Ok(Mending { after, surplus })
+    }
+
+    /// Reads every row of the table, and has `put` place those that this worker owns.
+    fn read(
+        self,
+        table: &str,
+        columns: ScanColumns,
+        key_of: impl Fn(&Row) -> Vec<u8>,
+        mut put: impl FnMut(&mut Vec<RowLocation>, Row, RowLocation),
+    ) -> Result<()> {
         let Reading { index, writer, connection, owns } = self;
         forget(index, table)?;
-        let mut surplus = Vec::new();
-        let mut batch: Vec<(Vec<u8>, Row, RowLocation)> = Vec::new();
-        let mut take = |index: &mut Stateful<IndexEntry>, batch: Vec<(Vec<u8>, Row, RowLocation)>| {
-            let keys: Vec<&[u8]> = batch.iter().map(|(key, ..)| key.as_slice()).collect();
-            let slots = index.table.load(&keys)?;
-            for (slot, (_, row, location)) in slots.into_iter().zip(batch.iter().cloned()) {
-                let places = &mut index.table.get_mut(slot).0;
-                if schema.key.is_empty() || places.is_empty() {
-                    places.push(location);
-                    goes(row);
-                } else {
-                    surplus.push(location);
-                }
-            }
-            index.table.end_epoch(None)
+        let mut take = |batch: Vec<(Vec<u8>, (Row, RowLocation))>| {
+            visit(index, batch, |table, slot, _, (row, location)| {
+                put(&mut table.get_mut(slot).0, row, location);
+                Ok(())
+            })
         };
-        let found = writer.scan_rows(table, &mut |row, location| {
-            let key = index_key(table, &schema.key_of(&row));
+        let mut batch = Vec::new();
+        let found = writer.scan(table, columns, &mut |row, location| {
+            let key = key_of(&row);
             if owns(&key) {
-                batch.push((key, row, location));
+                batch.push((key, (row, location)));
             }
-            if batch.len() >= INDEX_BATCH { take(index, std::mem::take(&mut batch)) } else { Ok(()) }
+            if batch.len() >= INDEX_BATCH { take(std::mem::take(&mut batch)) } else { Ok(()) }
         })?;
-        take(index, batch)?;
-        is_as_it_was(table, connection, found)?;
-        Ok(Mending { after: connection.restored(table).marker_epoch(), surplus })
+        take(batch)?;
+        is_as_it_was(table, connection, found)
     }
 }
 
@@ -96,16 +98,6 @@ fn forget(index: &mut Stateful<IndexEntry>, table: &str) -> Result<()> {
         Ok(())
     })?;
     place(index, stale)
-}
-
-/// Adds places to those that the index has.
-fn add(index: &mut Stateful<IndexEntry>, places: Vec<(Vec<u8>, RowLocation)>) -> Result<()> {
-    let keys: Vec<&[u8]> = places.iter().map(|(key, _)| key.as_slice()).collect();
-    let slots = index.table.load(&keys)?;
-    for (slot, (_, location)) in slots.into_iter().zip(&places) {
-        index.table.get_mut(slot).0.push(location.clone());
-    }
-    index.table.end_epoch(None)
 }
 
 /// Nobody may have written to the table since the start looked at it.

@@ -1,6 +1,6 @@
 //! What a table writer does on one worker: nets changes, has them written, keeps index and intents.
 
-use super::changes::{self, place};
+use super::changes::{self, place, visit};
 use super::files::{self, FilesLink, Moved, Reply, Request};
 use super::index::{IndexEntry, Intent, Intents};
 use super::reread::{Mending, Reading, may_be_mended};
@@ -364,15 +364,14 @@ impl Work {
 
     /// Has the index name the new places of rows; those that it knows elsewhere, or not at all, are dead.
     fn follow(&mut self, rows: Vec<Moved>, dead: &mut Vec<RowLocation>) -> Result<()> {
-        let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
-        let slots = self.index.table.load(&keys)?;
-        for (slot, Moved { from, to, .. }) in slots.into_iter().zip(&rows) {
-            match self.index.table.get(slot).0.iter().position(|place| place == from) {
-                Some(at) => self.index.table.get_mut(slot).0[at] = to.clone(),
-                None => dead.push(to.clone()),
+        let rows = rows.into_iter().map(|Moved { key, from, to }| (key, (from, to)));
+        visit(&mut self.index, rows, |table, slot, _, (from, to)| {
+            match table.get(slot).0.iter().position(|place| *place == from) {
+                Some(at) => table.get_mut(slot).0[at] = to,
+                None => dead.push(to),
             }
-        }
-        self.index.table.end_epoch(None)
+            Ok(())
+        })
     }
 
     /// Cuts the state as of a checkpoint epoch, whose files are written; its intents.
