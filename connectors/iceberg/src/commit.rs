@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, CommitError, Loaded, TableName};
 use crate::history::{Ancestry, REWRITTEN, Verdict, is_rewritten, judge};
 use crate::intent::{COMPACTION, Committed, FIRST_EPOCH, Foreign, Intent, Outcome, Purpose};
 use crate::marker;
-use crate::scan::data_files;
+use crate::scan::{LiveFile, live_files};
 use crate::session::Session;
 use crate::snapshot::{Change, prepare};
 use dataflow_core::planted::{Bug, is_planted};
@@ -77,10 +77,11 @@ pub(crate) fn commit(
     Err(Error::outside(what).retry().hint("find out who else writes to the table, and how often"))
 }
 
-/// Whether the table holds all data files that the deletes of `intent` speak of, or the intent brings them.
+/// Whether the table holds all files that `intent` removes, and all data files that its deletes speak of, or the intent brings those.
 fn is_held(session: &Session, table: &TableMetadata, intent: &Intent) -> Result<bool> {
-    let held = data_files(session, table, table.current_snapshot().map(AsRef::as_ref))?;
-    let mut held: BTreeSet<&str> = held.iter().map(|file| file.file_path()).collect();
+    let live = live_files(session, table, table.current_snapshot().map(AsRef::as_ref))?;
+    let all: BTreeSet<&str> = live.iter().map(LiveFile::file_path).collect();
+    let mut held: BTreeSet<&str> = live.iter().filter(|file| file.is_data()).map(LiveFile::file_path).collect();
     held.extend(intent.data.iter().map(|file| file.path.as_str()));
     for file in &intent.deletes {
         let referenced = file.entry(table)?.1.referenced_data_file();
@@ -88,7 +89,7 @@ fn is_held(session: &Session, table: &TableMetadata, intent: &Intent) -> Result<
             return Ok(false);
         }
     }
-    Ok(intent.removed.iter().all(|path| held.contains(path.as_str())))
+    Ok(intent.removed.iter().all(|path| all.contains(path.as_str())))
 }
 
 /// The table as it is now.

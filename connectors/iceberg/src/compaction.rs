@@ -1,19 +1,22 @@
-//! Small files, and files with many dead rows, are written anew as larger ones.
+//! Small files, and files with many dead rows, are written anew as larger ones; delete files of one data file as one.
 //!
 //! ```text
-//!  live files of the newest snapshot ─► choose (pure) ─► rows, file by file ─► DataWriter ─► new files, and where each row went
+//!  live files of the newest snapshot ─┬► choose (pure) ──► rows, file by file ─► DataWriter ─► new files, and where each row went
+//!                                     └► crowded (pure) ─► dead positions of each other data file ─► one delete file; no row moves
 //! ```
-//! Of one partition at a time, smallest first, and a file only beside others that are together half as large as it is: so a row is written
-//! anew a number of times that grows with the logarithm of the table, not with its commits. One source file, one batch of rows and the
-//! row groups of the new file are in memory.
+//! Rows of one partition at a time, smallest files first, and a file only beside others that are together half as large as it is: so a row
+//! is written anew a number of times that grows with the logarithm of the table, not with its commits. One source file, one batch of rows
+//! and the row groups of the new file are in memory; of deletes, the dead positions of one data file.
 
-use crate::deletes::speaks_of;
+use crate::deletes::{self, speaks_of};
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
-use crate::scan::{LiveFile, Scan, live_files};
+use crate::scan::{LiveFile, Scan, live_files, positions};
 use crate::table::Table;
 use dataflow_core::{MovedRows, Result, RowLocation};
-use std::collections::BTreeMap;
+use iceberg::spec::{DataFileFormat, TableMetadata};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Rows of one rewrite: where each goes is held in memory until the index has followed, on each worker a part.
@@ -28,7 +31,8 @@ const TINY_BYTES: u64 = 1 << 20;
 /// When files are written anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactionSettings {
-    /// So many small files of a partition are written as one.
+    /// So many small files of a partition are written as one; and where data files have several delete files each, so many of those as one
+    /// for each data file.
     pub small_files: usize,
     /// A file of whose rows so many in a hundred are dead is written anew by itself.
     pub dead_percent: u64,
@@ -41,8 +45,10 @@ impl Default for CompactionSettings {
 }
 
 /// Files that hold what others hold.
+#[derive(Default)]
 pub(crate) struct Rewritten {
     pub(crate) data: Vec<NewFile>,
+    pub(crate) deletes: Vec<NewFile>,
     pub(crate) removed: Vec<String>,
     pub(crate) moved: Vec<MovedRows>,
 }
@@ -66,19 +72,26 @@ impl Table {
         self.refresh()?;
         let now = self.metadata();
         let Some(snapshot) = now.current_snapshot() else { return Ok(None) };
+        let files = live_files(self.session(), &now, Some(snapshot))?;
         // Values of columns that rows do not have any more would be lost.
         let schema = &self.spec().schema;
-        if now.current_schema().as_struct().fields().iter().any(|field| schema.position(&field.name).is_none()) {
+        let is_readable =
+            now.current_schema().as_struct().fields().iter().all(|of| schema.position(&of.name).is_some());
+        let chosen = if is_readable { choose(candidates(&files), target_bytes(&now), how) } else { Vec::new() };
+        let merged = crowded(deletes_of_others(&files, &chosen), how);
+        if chosen.is_empty() && merged.is_empty() {
             return Ok(None);
         }
-        let files = live_files(self.session(), &now, Some(snapshot))?;
-        let chosen = choose(candidates(&files), target_bytes(&self.metadata()), how);
-        if chosen.is_empty() {
-            return Ok(None);
-        }
-        let columns: Vec<usize> = (0..schema.columns.len()).collect();
-        let mut scan = Scan::start(self.shared_session(), &now, snapshot.snapshot_id(), schema, &columns)?;
-        scan.only(&chosen);
+        let mut rewritten =
+            if chosen.is_empty() { Rewritten::default() } else { self.move_rows(snapshot.snapshot_id(), &chosen)? };
+        self.merge_deletes(&now, &files, merged, &mut rewritten)?;
+        Ok(Some(rewritten))
+    }
+
+    /// The rows of some data files of a snapshot in new ones.
+    fn move_rows(&self, snapshot: i64, chosen: &[Arc<str>]) -> Result<Rewritten> {
+        let mut scan = self.start(snapshot)?;
+        scan.only(chosen);
         let mut writer = self.writer()?;
         let mut moved = Moved::default();
         loop {
@@ -97,7 +110,31 @@ impl Table {
             }
         }
         let removed = chosen.iter().map(|path| path.to_string()).collect();
-        Ok(Some(Rewritten { data: writer.finish()?, removed, moved: moved.sorted() }))
+        Ok(Rewritten { data: writer.finish()?, deletes: Vec::new(), removed, moved: moved.sorted() })
+    }
+
+    /// One delete file for each data file, in the place of those that it has.
+    fn merge_deletes(
+        &self,
+        now: &TableMetadata,
+        files: &[LiveFile],
+        merged: Vec<(String, Vec<String>)>,
+        rewritten: &mut Rewritten,
+    ) -> Result<()> {
+        let data: BTreeMap<&str, &LiveFile> =
+            files.iter().filter(|file| file.is_data()).map(|file| (file.file_path(), file)).collect();
+        for (path, deletes) in merged {
+            // One whose data file others have removed kills nothing.
+            let Some(of) = data.get(path.as_str()) else { continue };
+            let mut dead = Vec::new();
+            for file in &deletes {
+                dead.extend(positions(self.session(), file)?.into_iter().map(|(_, position)| position));
+            }
+            let partition = (of.spec_id, of.partition().clone());
+            rewritten.deletes.push(deletes::write(self.session(), now, partition, &path, &dead)?);
+            rewritten.removed.extend(deletes);
+        }
+        Ok(())
     }
 }
 
@@ -137,6 +174,32 @@ fn candidates(files: &[LiveFile]) -> Vec<Candidate> {
         dead: dead.get(live.file_path()).copied().unwrap_or(0),
     };
     files.iter().filter(|file| file.is_data()).map(candidate).collect()
+}
+
+/// The delete files that speak of one data file alone, by that file; without those whose rows are written anew.
+fn deletes_of_others(files: &[LiveFile], chosen: &[Arc<str>]) -> BTreeMap<String, Vec<String>> {
+    let chosen: BTreeSet<&str> = chosen.iter().map(AsRef::as_ref).collect();
+    let mut deletes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in files.iter().filter(|file| !file.is_data()).map(LiveFile::file) {
+        let data = speaks_of(file).filter(|data| !chosen.contains(data.as_str()));
+        if let Some(data) = data.filter(|_| file.file_format() == DataFileFormat::Parquet) {
+            deletes.entry(data).or_default().push(file.file_path().to_owned());
+        }
+    }
+    deletes
+}
+
+/// The data files with several delete files, those with most first; none when merging them is not worth it.
+fn crowded(deletes: BTreeMap<String, Vec<String>>, how: &CompactionSettings) -> Vec<(String, Vec<String>)> {
+    let mut crowded: Vec<_> = deletes.into_iter().filter(|(_, files)| files.len() > 1).collect();
+    crowded.sort_by_key(|(_, files)| Reverse(files.len()));
+    let mut files = 0;
+    crowded.retain(|(_, of_one)| {
+        files += of_one.len();
+        files <= FILES_MAX
+    });
+    let fewer: usize = crowded.iter().map(|(_, files)| files.len() - 1).sum();
+    if fewer + 1 >= how.small_files.max(2) { crowded } else { Vec::new() }
 }
 
 /// The files to write anew, smallest first; none when it is not worth it.
@@ -232,5 +295,25 @@ mod tests {
         check(&[("a", 100, 25)], &[0]);
         check(&[("a", 130, 90), ("a", 1, 0)], &[0]);
         check(&[("a", 1, 0), ("a", 5, 0), ("a", 5, 0), ("a", 5, 0)], &[1, 2, 3]);
+    }
+
+    /// The numbers of delete files of data files `a`, `b`, ...; those of them that are merged.
+    fn check_merged(deletes: &[usize], expected: &[(&str, usize)]) {
+        let of_one = |(data, n): (char, &usize)| (data.to_string(), (0..*n).map(|at| format!("{data}{at}")).collect());
+        let found = crowded(('a'..).zip(deletes).map(of_one).collect(), &HOW);
+        let found: Vec<_> = found.iter().map(|(data, files)| (data.as_str(), files.len())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn which_deletes_are_merged() {
+        check_merged(&[1, 1, 1, 1], &[]);
+        check_merged(&[2, 1], &[]);
+        check_merged(&[3, 1], &[("a", 3)]);
+        check_merged(&[2, 1, 2], &[("a", 2), ("c", 2)]);
+        check_merged(&[2, 5, 3], &[("b", 5), ("c", 3), ("a", 2)]);
+        // Not more than one rewrite takes, those that gain most first.
+        check_merged(&[2, 600, 500], &[("b", 600)]);
+        check_merged(&[FILES_MAX + 1], &[]);
     }
 }

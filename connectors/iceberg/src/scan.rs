@@ -250,7 +250,7 @@ impl Iterator for FileRows {
 }
 
 /// What a position delete file holds.
-fn positions(session: &Session, path: &str) -> Result<Vec<(Arc<str>, u64)>> {
+pub(crate) fn positions(session: &Session, path: &str) -> Result<Vec<(Arc<str>, u64)>> {
     let wanted =
         [Wanted { id: FILE_PATH_ID, kind: ColumnType::Text }, Wanted { id: POSITION_ID, kind: ColumnType::Long }];
     let mut rows = ParquetRows::open(session, path, &wanted)?;

@@ -76,6 +76,14 @@ impl Table {
         self.metadata().current_snapshot_id()
     }
 
+    /// Files of its current snapshot, data and deletes, as far as it says, as of the last look.
+    pub(crate) fn files(&self) -> u64 {
+        let metadata = self.metadata();
+        let Some(snapshot) = metadata.current_snapshot() else { return 0 };
+        let number = |key: &str| snapshot.summary().additional_properties.get(key)?.parse::<u64>().ok();
+        ["total-data-files", "total-delete-files"].into_iter().filter_map(number).sum()
+    }
+
     /// What its current snapshot says of itself, as of the last look; a compaction adds and takes away none.
     pub fn state(&self) -> Option<TableState> {
         let metadata = self.metadata();

@@ -164,7 +164,7 @@ impl Commits {
             is_alone: false,
             purpose: Purpose::Compaction { id: table.session().number() },
             data: files.data,
-            deletes: Vec::new(),
+            deletes: files.deletes,
             removed: files.removed,
         };
         match table.commit(&intent)? {

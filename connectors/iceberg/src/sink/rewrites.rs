@@ -1,21 +1,30 @@
-//! The compactor: looks at the tables in turn, and writes files of one anew.
+//! The compactor: looks at the tables in turn, and writes files of one anew. Of those whose turn it is, the one that has grown by most files
+//! comes first: readers of that one wait longest.
 
 use super::{Handle, WorkerFiles};
 use crate::compaction::{CompactionSettings, Rewritten};
 use dataflow_core::{Error, Result, TableCompactor, TableRewrite};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) struct Rewrites {
     handle: Handle,
     how: CompactionSettings,
-    /// When each table was looked at.
-    looked_at: BTreeMap<String, Duration>,
+    looks: BTreeMap<String, Look>,
+}
+
+/// The last look at a table.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Duration,
+    /// The files that it had.
+    files: u64,
 }
 
 impl Rewrites {
     pub(super) fn new(handle: Handle, how: CompactionSettings) -> Rewrites {
-        Rewrites { handle, how, looked_at: BTreeMap::new() }
+        Rewrites { handle, how, looks: BTreeMap::new() }
     }
 }
 
@@ -24,16 +33,22 @@ impl TableCompactor for Rewrites {
         let now = self.handle.shared.warehouse()?.monotonic();
         let interval = self.handle.shared.settings.maintenance.interval;
         let opened = self.handle.shared.lock().tables.clone();
-        let is_due = |at: Option<&Duration>| at.is_none_or(|at| now.saturating_sub(*at) >= interval);
-        let mut due: Vec<&String> = opened.keys().filter(|table| is_due(self.looked_at.get(*table))).collect();
-        due.sort_by_key(|table| self.looked_at.get(*table).copied());
-        for table in due {
-            self.looked_at.insert(table.clone(), now);
+        let mut due: Vec<(u64, &String)> = Vec::new();
+        for (table, opened) in &opened {
+            let look = self.looks.get(table);
+            if look.is_none_or(|look| now.saturating_sub(look.at) >= interval) {
+                due.push((opened.files().saturating_sub(look.map_or(0, |look| look.files)), table));
+            }
+        }
+        due.sort_by_key(|(grown, _)| Reverse(*grown));
+        for (_, table) in due {
             let opened = &opened[table];
-            let Some(Rewritten { data, removed, moved }) = opened.rewrite(&self.how)? else { continue };
-            tracing::info!(table, from = removed.len(), to = data.len(), "small files are written anew");
+            self.looks.insert(table.clone(), Look { at: now, files: opened.files() });
+            let Some(Rewritten { data, deletes, removed, moved }) = opened.rewrite(&self.how)? else { continue };
+            let written = data.len() + deletes.len();
+            tracing::info!(table, from = removed.len(), to = written, "small files are written anew");
             let rewrite = Some(opened.session().number());
-            let files = WorkerFiles { table: opened.uuid(), data, deletes: Vec::new(), removed, rewrite };
+            let files = WorkerFiles { table: opened.uuid(), data, deletes, removed, rewrite };
             let intent = serde_json::to_vec(&files)
                 .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;
             return Ok(Some(TableRewrite { table: table.clone(), intent, moved }));

@@ -274,6 +274,46 @@ fn a_rewrite_follows_rows_that_change_meanwhile() {
     assert_eq!(marker.unwrap()[TABLE].marker.unwrap().epoch, 5);
 }
 
+/// The live delete files of the sink's table.
+fn delete_files(life: &Life) -> usize {
+    let table = life.sink.handle_of(TABLE, &users().schema);
+    let now = table.metadata();
+    let live = crate::scan::live_files(table.session(), &now, now.current_snapshot().map(AsRef::as_ref)).unwrap();
+    live.iter().filter(|file| !file.is_data()).count()
+}
+
+#[test]
+fn delete_files_of_one_data_file_become_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut life = life(folder.path(), 1);
+    let ids: Vec<i64> = (0..40).collect();
+    let first = life.write(&ids.iter().map(|id| user(*id, "a")).collect::<Vec<_>>(), &[]);
+    life.commit(1, 0, &[&first], &[]);
+    // Fewer than have the rows written anew.
+    for epoch in 2..=5 {
+        let gone = life.write(&[], &[first.added[epoch as usize].clone()]);
+        life.commit(epoch, epoch - 1, &[&gone], &[]);
+    }
+    let rewrite = life.compactor.rewrite().unwrap().unwrap();
+    assert_eq!((rewrite.moved.len(), delete_files(&life)), (0, 4));
+    // A row goes before the rewrite is committed.
+    let gone = life.write(&[], &[first.added[9].clone()]);
+    life.commit(6, 5, &[&gone], &[rewrite.intent.clone()]);
+    let left = ids.iter().filter(|id| ![2, 3, 4, 5, 9].contains(*id));
+    let expected: Vec<Row> = left.map(|id| user(*id, "a")).collect();
+    assert_eq!((life.rows(), delete_files(&life)), (expected.clone(), 2));
+    let state = life.sink.handle_of(TABLE, &users().schema).state().unwrap();
+    assert_eq!((state.rows, state.deleted), (Some(35), 0));
+    // A restart finds it in the table, and merges what came since.
+    let mut later = self::life(folder.path(), 2);
+    later.commit(6, 6, &[&gone], &[rewrite.intent]);
+    assert_eq!((later.rows(), delete_files(&later)), (expected.clone(), 2));
+    let rewrite = later.compactor.rewrite().unwrap().unwrap();
+    later.commit(7, 6, &[], &[rewrite.intent]);
+    assert_eq!((later.rows(), delete_files(&later)), (expected, 1));
+    assert!(later.compactor.rewrite().unwrap().is_none());
+}
+
 #[test]
 fn deletes_of_others_go_with_the_file_that_they_speak_of() {
     let folder = tempfile::tempdir().unwrap();

@@ -83,13 +83,15 @@ impl LakeScenario {
 }
 
 /// Tables that are left as they were written, such as are compacted, and such whose snapshots expire as well; whenever there is a chance.
+/// Where files with dead rows stay, their delete files are merged.
 fn maintenance(dice: &mut Dice) -> MaintenanceSettings {
     let (compacts, expires) = *dice.pick(&[(false, false), (true, false), (true, true)]);
+    let dead_percent = *dice.pick(&[1, 100]);
     MaintenanceSettings {
         interval: Duration::ZERO,
         keep_snapshots: if expires { 1 } else { usize::MAX },
         keep: Duration::ZERO,
         keep_epochs: 2,
-        compaction: compacts.then_some(CompactionSettings { small_files: 2, dead_percent: 1 }),
+        compaction: compacts.then_some(CompactionSettings { small_files: 2, dead_percent }),
     }
 }
