@@ -1,5 +1,6 @@
 """Debezium: the connector that captures the shop's tables, and what it sent as fastavro reads it, as the input of `shop_views`."""
 
+import collections
 import datetime
 import decimal
 import io
@@ -66,10 +67,10 @@ def await_task(connect):
 
 
 class Reader:
-    """Reads topics whose values are Avro in Confluent's framing."""
+    """Reads topics of one partition whose values are Avro in Confluent's framing. It keeps what it has read: records may be deleted."""
 
     def __init__(self, brokers, registry):
-        self.brokers, self.registry, self.schemas = brokers, registry, {}
+        self.brokers, self.registry, self.schemas, self.read = brokers, registry, {}, collections.defaultdict(list)
 
     def schema(self, number):
         if number not in self.schemas:
@@ -78,9 +79,9 @@ class Reader:
         return self.schemas[number]
 
     def values(self, topic):
-        """The values of a topic of one partition; the rank of one is its offset. None where there is none."""
-        (rows,) = topics.read_topic(self.brokers, topic)
-        found = []
+        """The values of a topic; the rank of one is its offset. None where there is none."""
+        found = self.read[topic]
+        (rows,) = topics.read_topic(self.brokers, topic, start=len(found))
         for row in rows:
             if row.offset != len(found):
                 raise AssertionError(f"'{topic}' has offset {row.offset} at rank {len(found)}")
@@ -88,8 +89,8 @@ class Reader:
         return found
 
     def events(self):
-        """{table: its events}."""
-        return {table: self.values(f"{PREFIX}{table}") for table in shop_views.TABLES}
+        """{table: its events so far}."""
+        return {table: list(self.values(f"{PREFIX}{table}")) for table in shop_views.TABLES}
 
 
 class Captured(shop_views.Input):

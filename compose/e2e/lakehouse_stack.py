@@ -4,9 +4,11 @@ captures it, the job keeps tables in S3 behind a REST catalog, Trino queries the
     loadgen ─► Postgres ─► Debezium ─► Kafka (Avro, registry) ─┐
          └───► MinIO (pageviews) ──────────────────────────────┴─► job ─► Iceberg in MinIO, REST catalog ─► Trino, PyIceberg, DuckDB
 
-The job is killed -9 at random moments while input flows, and so, if asked for, are services. At the end every table is what `shop_views` makes
-of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the epoch that was tagged and at others, none
-of which shows half a transaction. A row that somebody else deletes from a table that only grows stops nothing.
+The job is killed -9 at random moments while input flows, and so, if asked for, are services. Before half of the restarts the change events
+below the newest manifest are deleted, and half of the lives write small files anew all the time. At last every row is changed once more. Then
+every table is what `shop_views` makes of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the
+epoch that was tagged and at others, none of which shows half a transaction. A row that somebody else deletes from a table that only grows
+stops nothing.
 """
 
 import collections
@@ -34,6 +36,8 @@ WORKERS = (1, 2, 3)
 LIFE_SECONDS = 90
 # From the end of the input until the tables show it.
 SETTLE_SECONDS = 150
+# So many kills make sure of what comes by chance with each.
+MANY_KILLS = 6
 # The share of the input's time in which something happens to somebody.
 DISTURBED = (0.15, 0.9)
 OUTAGE_SECONDS = {"minio": 20, "iceberg-rest": 5, "connect": 0}
@@ -99,6 +103,8 @@ class Run:
         say("the shop has closed")
         self.probe.finish(SETTLE_SECONDS)
         say(self.probe.told())
+        self.database.change_all()
+        say("every row is changed once more")
         self.settle(self.database.close_shop())
 
     def note_life(self):
@@ -112,7 +118,24 @@ class Run:
         status = self.note_life()
         self.job.kill()
         say(f"kill -9 of the job at epoch {status.get('epoch_opened')}")
-        self.job.start("--workers", str(self.rng.choice(WORKERS)))
+        if self.rng.random() < 0.5:
+            self.delete_read_input()
+        flags = ("--workers", str(self.rng.choice(WORKERS)))
+        if self.rng.random() < 0.5:
+            self.seen["lives with eager compaction"] += 1
+            flags += ("--set", product.EAGER_COMPACTION)
+        self.job.start(*flags)
+
+    def delete_read_input(self):
+        """Deletes the change events below the newest manifest: the restart has to do without them. The verdict has read them."""
+        self.reader.events()
+        deleted = 0
+        for topic, offsets in self.job.manifest_ends().items():
+            before = topics.watermarks(self.services.brokers, topic)
+            after = topics.delete_below(self.services.brokers, topic, offsets)
+            deleted += sum(after[p] - before[p][0] for p in after)
+        self.seen["change events deleted before a restart"] += deleted
+        say(f"deleted {deleted} change events, below the newest manifest")
 
     def outage(self, name):
         # A job that is being started when a service goes is refused its start, as it is to be.
@@ -152,9 +175,13 @@ class Run:
     def stop(self):
         self.note_life()
         self.job.stop()
-        if self.options.kills:
-            missing = [what for what in ("lives from a checkpoint", "epochs replayed") if not self.seen[what]]
-            check(not missing, f"the run did not go through everything it has to prove: never seen: {', '.join(missing)}")
+        needed = ["lives from a checkpoint", "epochs replayed"] if self.options.kills else []
+        if self.options.kills >= MANY_KILLS:
+            self.seen["rewrites"] = sum(line.get("message") == product.REWRITTEN for line in self.job.warnings(0))
+            needed += ["lives with eager compaction", "change events deleted before a restart", "rewrites"]
+        missing = [what for what in needed if not self.seen[what]]
+        check(not missing, f"the run did not go through everything it has to prove: never seen: {', '.join(missing)}")
+        say(f"gone through: {dict(self.seen)}")
 
 
 def play(folder, options):

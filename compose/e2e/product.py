@@ -19,10 +19,14 @@ DAMAGED, AHEAD = "a checkpoint is damaged and passed over", "the table is ahead 
 # What it logs when it has written small files anew, and when old snapshots are gone.
 REWRITTEN, EXPIRED = "small files are written anew", "old snapshots are gone"
 EPOCHS_TABLE = "dataflow.epochs"
+# The lakehouse's source that reads no topic in profile `local`.
+OBJECTS = "pageviews"
 # Maintenance that never rests and keeps little; the names are those of the sink's settings.
 KEEP_EPOCHS = 4
 EAGER_MAINTENANCE = ("sinks.lakehouse.maintenance={ interval_seconds = 0, keep_snapshots = 2, keep_seconds = 0, "
                      f"keep_epochs = {KEEP_EPOCHS}, small_files = 2, dead_percent = 10 }}")
+# The same for files alone: every snapshot stays.
+EAGER_COMPACTION = "sinks.lakehouse.maintenance={ interval_seconds = 0, small_files = 2, dead_percent = 10 }"
 EXIT_FENCED = 5
 # What its Kafka clients call themselves: librdkafka's default.
 CLIENT_ID = "rdkafka"
@@ -169,6 +173,15 @@ class StackLakehouse(Lakehouse):
         self._open("local", folder / "data", folder / "job", [ends], checkpoint_ms)
         self.env |= services.addresses()
 
+    def manifest_ends(self):
+        """{topic: {partition: next offset to read}} of the newest manifest, which has read something of each; {} without one."""
+        if not (found := self.manifests()):
+            return {}
+        manifest = json.loads(found[-1].read_text().splitlines()[0])
+        topics = {rank: name for rank, name in enumerate(manifest["sources"]) if name != OBJECTS}
+        ends = {topic: offsets_of(manifest, rank) for rank, topic in topics.items()}
+        return {topic: of_it for topic, of_it in ends.items() if of_it}
+
 
 def last_outputs(manifest):
     """{table: the last epoch with output of it} of the lakehouse, as of a manifest."""
@@ -176,9 +189,9 @@ def last_outputs(manifest):
     return {name.removeprefix(f"{LAKEHOUSE_SINK}/"): sink["last_output"] for name, sink in sinks.items()}
 
 
-def offsets_of(manifest):
-    """A manifest's end offsets of the input topic. The job has one source, so a partition's index says which it is."""
-    return {partition["index"]: partition["end"] for partition in manifest["state"]["partitions"]}
+def offsets_of(manifest, source=0):
+    """A manifest's end offsets of one of its sources, by partition."""
+    return {partition["index"]: partition["end"] for partition in manifest["state"]["partitions"] if partition["source"] == source}
 
 
 class Counters:

@@ -81,8 +81,8 @@ class Row:
         self.key, self.value = message.key(), message.value()
 
 
-def read_topic(brokers, topic, isolation="read_committed"):
-    """All records of a topic, in offset order by partition: [[Row]].
+def read_topic(brokers, topic, isolation="read_committed", start=0):
+    """All records of a topic, from this offset of each partition on, in offset order by partition: [[Row]].
 
     Raises TimeoutError when a partition cannot be read to its high watermark: with read_committed that is a transaction
     which nobody ends.
@@ -92,8 +92,8 @@ def read_topic(brokers, topic, isolation="read_committed"):
     consumer = Consumer(client(brokers, group_id="e2e-reader", isolation_level=isolation, enable_partition_eof=True,
                                enable_auto_commit=False))
     try:
-        consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-        left = {p for p, high in ends.items() if high > 0}
+        consumer.assign([TopicPartition(topic, p, start) for p in ends])
+        left = {p for p, high in ends.items() if high > start}
         deadline = time.monotonic() + PATIENCE_S
         while left:
             for message in consumer.consume(1000, timeout=0.5):

@@ -11,7 +11,7 @@
 use crate::deletes::{self, speaks_of};
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
-use crate::scan::{LiveFile, Scan, live_files, positions};
+use crate::scan::{LiveFile, live_files, positions};
 use crate::table::Table;
 use dataflow_core::{MovedRows, Result, RowLocation};
 use iceberg::spec::{DataFileFormat, TableMetadata};

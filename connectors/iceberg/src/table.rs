@@ -329,10 +329,6 @@ impl Table {
         &self.session
     }
 
-    pub(crate) fn shared_session(&self) -> Arc<Session> {
-        self.session.clone()
-    }
-
     pub(crate) fn catalog(&self) -> &dyn Catalog {
         self.catalog.as_ref()
     }

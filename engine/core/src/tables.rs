@@ -74,7 +74,7 @@ pub struct MovedRows {
     pub rows: u64,
 }
 
-/// Files of a table that hold what others hold, to take their place.
+/// Files of one table that hold what others of it hold, to take their place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableRewrite {
     /// The table.
@@ -211,12 +211,12 @@ pub trait TableWriter: Send {
 
 /// Writes files anew that are small, or have many dead rows. Called from a task of its own and may block.
 pub trait TableCompactor: Send {
-    /// Writes some files of one table anew, as its newest snapshot has them, if any is worth it. On return the new files are durable, and
-    /// nothing of them is visible. Not called again before the rewrite is committed.
+    /// Writes some files anew of each table where that is worth it, as its newest snapshot has them; what is done at once is bounded. On
+    /// return the new files are durable, and nothing of them is visible. Not called again before all of it is committed.
     ///
     /// # Errors
     /// When files can not be read or written. Nothing is lost then but work.
-    fn rewrite(&mut self) -> Result<Option<TableRewrite>>;
+    fn rewrite(&mut self) -> Result<Vec<TableRewrite>>;
 }
 
 /// Makes files visible. Called from a task of its own and may block.

@@ -1,12 +1,16 @@
-//! The compactor: looks at the tables in turn, and writes files of one anew. Of those whose turn it is, the one that has grown by most files
-//! comes first: readers of that one wait longest.
+//! The compactor: looks at the tables whose turn it is, and writes files of them anew. The one that has grown by most files comes first:
+//! readers of that one wait longest.
 
 use super::{Handle, WorkerFiles};
+use crate::Table;
 use crate::compaction::{CompactionSettings, Rewritten};
 use dataflow_core::{Error, Result, TableCompactor, TableRewrite};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// No further table is looked at once so many rows have moved: all indexes follow them at one cut.
+const ROWS_OF_ROUND: u64 = 1_000_000;
 
 pub(super) struct Rewrites {
     handle: Handle,
@@ -29,7 +33,7 @@ impl Rewrites {
 }
 
 impl TableCompactor for Rewrites {
-    fn rewrite(&mut self) -> Result<Option<TableRewrite>> {
+    fn rewrite(&mut self) -> Result<Vec<TableRewrite>> {
         let now = self.handle.shared.warehouse()?.monotonic();
         let interval = self.handle.shared.settings.maintenance.interval;
         let opened = self.handle.shared.lock().tables.clone();
@@ -41,18 +45,35 @@ impl TableCompactor for Rewrites {
             }
         }
         due.sort_by_key(|(grown, _)| Reverse(*grown));
+        let (mut rewrites, mut rows) = (Vec::new(), 0);
         for (_, table) in due {
-            let opened = &opened[table];
-            self.looks.insert(table.clone(), Look { at: now, files: opened.files() });
-            let Some(Rewritten { data, deletes, removed, moved }) = opened.rewrite(&self.how)? else { continue };
-            let written = data.len() + deletes.len();
-            tracing::info!(table, from = removed.len(), to = written, "small files are written anew");
-            let rewrite = Some(opened.session().number());
-            let files = WorkerFiles { table: opened.uuid(), data, deletes, removed, rewrite };
-            let intent = serde_json::to_vec(&files)
-                .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;
-            return Ok(Some(TableRewrite { table: table.clone(), intent, moved }));
+            self.looks.insert(table.clone(), Look { at: now, files: opened[table].files() });
+            match self.rewrite_table(table, &opened[table]) {
+                Ok(found) => {
+                    rows += found.iter().flat_map(|of| &of.moved).map(|run| run.rows).sum::<u64>();
+                    rewrites.extend(found);
+                }
+                // What is written of others already takes its place.
+                Err(error) if !rewrites.is_empty() => tracing::warn!(table, "{error}; its small files stay for now"),
+                Err(error) => return Err(error),
+            }
+            if rows >= ROWS_OF_ROUND {
+                break;
+            }
         }
-        Ok(None)
+        Ok(rewrites)
+    }
+}
+
+impl Rewrites {
+    fn rewrite_table(&self, table: &str, opened: &Table) -> Result<Option<TableRewrite>> {
+        let Some(Rewritten { data, deletes, removed, moved }) = opened.rewrite(&self.how)? else { return Ok(None) };
+        let written = data.len() + deletes.len();
+        tracing::info!(table, from = removed.len(), to = written, "small files are written anew");
+        let rewrite = Some(opened.session().number());
+        let files = WorkerFiles { table: opened.uuid(), data, deletes, removed, rewrite };
+        let intent = serde_json::to_vec(&files)
+            .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;
+        Ok(Some(TableRewrite { table: table.to_owned(), intent, moved }))
     }
 }

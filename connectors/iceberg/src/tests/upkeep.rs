@@ -238,7 +238,7 @@ fn a_rewrite_follows_rows_that_change_meanwhile() {
         index.extend(ids.map(key).into_iter().zip(files.added.clone()));
         life.commit(epoch, epoch - 1, &[&files], &[]);
     }
-    let rewrite = life.compactor.rewrite().unwrap().unwrap();
+    let rewrite = life.compactor.rewrite().unwrap().remove(0);
     assert_eq!(rewrite.moved.iter().map(|run| run.rows).sum::<u64>(), 8);
     // One row is changed and one goes before the rewrite is committed; a commit of theirs lies between.
     let gone = [index[&key(10)].clone(), index[&key(21)].clone()];
@@ -294,11 +294,11 @@ fn delete_files_of_one_data_file_become_one() {
         let gone = life.write(&[], &[first.added[epoch as usize].clone()]);
         life.commit(epoch, epoch - 1, &[&gone], &[]);
     }
-    let rewrite = life.compactor.rewrite().unwrap().unwrap();
+    let rewrite = life.compactor.rewrite().unwrap().remove(0);
     assert_eq!((rewrite.moved.len(), delete_files(&life)), (0, 4));
     // A row goes before the rewrite is committed.
     let gone = life.write(&[], &[first.added[9].clone()]);
-    life.commit(6, 5, &[&gone], &[rewrite.intent.clone()]);
+    life.commit(6, 5, &[&gone], std::slice::from_ref(&rewrite.intent));
     let left = ids.iter().filter(|id| ![2, 3, 4, 5, 9].contains(*id));
     let expected: Vec<Row> = left.map(|id| user(*id, "a")).collect();
     assert_eq!((life.rows(), delete_files(&life)), (expected.clone(), 2));
@@ -308,10 +308,10 @@ fn delete_files_of_one_data_file_become_one() {
     let mut later = self::life(folder.path(), 2);
     later.commit(6, 6, &[&gone], &[rewrite.intent]);
     assert_eq!((later.rows(), delete_files(&later)), (expected.clone(), 2));
-    let rewrite = later.compactor.rewrite().unwrap().unwrap();
+    let rewrite = later.compactor.rewrite().unwrap().remove(0);
     later.commit(7, 6, &[], &[rewrite.intent]);
     assert_eq!((later.rows(), delete_files(&later)), (expected, 1));
-    assert!(later.compactor.rewrite().unwrap().is_none());
+    assert!(later.compactor.rewrite().unwrap().is_empty());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use super::TableConnection;
 use super::index::index_key;
+use super::rewrites::Round;
 use crate::link::Link;
 use crate::plan::Plan;
 use dataflow_core::{
@@ -23,8 +24,8 @@ const MOVED_BATCH: usize = 4_096;
 pub(super) enum Request {
     /// Write the changes of these tables, by rank.
     Write(Vec<(u16, TableChanges)>),
-    /// Read the next rows of this rewrite.
-    ReadMoved(Arc<TableRewrite>),
+    /// Read the next rows of this rewrite of a round.
+    ReadMoved(Round, usize),
 }
 
 /// What comes back.
@@ -102,7 +103,7 @@ struct Files {
 
 /// How far a rewrite is read.
 struct Reading {
-    rewrite: Arc<TableRewrite>,
+    rewrite: (Round, usize),
     /// The run of rows, and those of it that are handed over.
     at: (usize, u64),
     /// The keys from there on, once asked for.
@@ -113,8 +114,8 @@ impl Files {
     fn serve(&mut self, request: &Request) -> Result<Reply> {
         match request {
             Request::Write(tables) => self.write(tables).map(Reply::Written),
-            Request::ReadMoved(rewrite) => {
-                let mut reading = self.reading.take().unwrap_or_else(|| Reading::of(rewrite.clone()));
+            Request::ReadMoved(round, number) => {
+                let mut reading = self.reading.take().unwrap_or_else(|| Reading::of((round.clone(), *number)));
                 let read = self.read(&mut reading);
                 if !matches!(read, Ok((_, true))) {
                     self.reading = Some(reading);
@@ -139,7 +140,8 @@ impl Files {
         let (mut run, mut row) = reading.at;
         let mut keys = reading.keys.take();
         let mut rows = Vec::new();
-        let TableRewrite { table, moved, .. } = &*reading.rewrite;
+        let (round, number) = &reading.rewrite;
+        let TableRewrite { table, moved, .. } = &round[*number];
         while let Some(moved_rows) = moved.get(run) {
             if rows.len() >= MOVED_BATCH {
                 *reading = Reading { rewrite: reading.rewrite.clone(), at: (run, row), keys };
@@ -171,7 +173,7 @@ impl Files {
 }
 
 impl Reading {
-    fn of(rewrite: Arc<TableRewrite>) -> Reading {
+    fn of(rewrite: (Round, usize)) -> Reading {
         Reading { rewrite, at: (0, 0), keys: None }
     }
 }

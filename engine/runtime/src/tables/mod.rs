@@ -30,7 +30,7 @@ use dataflow_core::{
     ChainHash, Epoch, Error, FoundTable, Marker, Result, SinkIdentity, TableRewrite, TableSchema, TableSink, Waker,
 };
 use dataflow_state::checkpoint::SinkPosition;
-use rewrites::Rewrites;
+use rewrites::{Rewrites, Round};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -269,23 +269,19 @@ impl TableConnection {
         progress.writers.iter().for_each(Waker::wake);
     }
 
-    /// Whether a rewrite may begin, `restored` being the epoch that the start began with; it is under way then.
-    pub(crate) fn begin_rewrite(&self, restored: Epoch) -> bool {
+    /// Whether a round of rewrites may begin, `restored` being the epoch that the start began with; it is under way then.
+    pub(crate) fn begin_rewrites(&self, restored: Epoch) -> bool {
         let mut progress = self.progress();
         progress.mending == 0 && progress.open.iter().all(|open| *open > restored) && progress.rewrites.begin()
     }
 
-    /// What became of the rewrite that was begun: written, or none.
-    pub(crate) fn offer_rewrite(&self, rewrite: Option<TableRewrite>) {
-        let rewrites = &mut self.progress().rewrites;
-        match rewrite {
-            Some(rewrite) => rewrites.offer(rewrite),
-            None => rewrites.none(),
-        }
+    /// What became of the round that was begun.
+    pub(crate) fn offer_rewrites(&self, rewrites: Vec<TableRewrite>) {
+        self.progress().rewrites.offer(rewrites);
     }
 
-    /// The rewrite that takes effect at the cut of `epoch`. Each of `workers` asks once.
-    pub(crate) fn rewrite_at(&self, epoch: Epoch, workers: usize) -> Option<Arc<TableRewrite>> {
+    /// The round that takes effect at the cut of `epoch`. Each of `workers` asks once.
+    pub(crate) fn rewrites_at(&self, epoch: Epoch, workers: usize) -> Option<Round> {
         self.progress().rewrites.at(epoch, workers)
     }
 

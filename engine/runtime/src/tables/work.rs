@@ -4,6 +4,7 @@ use super::changes::{self, place, visit};
 use super::files::{self, FilesLink, Moved, Reply, Request};
 use super::index::{IndexEntry, Intent, Intents};
 use super::reread::{Mending, Reading, may_be_mended};
+use super::rewrites::Round;
 use super::shown::Shown;
 use super::writer::Keyed;
 use super::{INTENTS_MAX, Schemas, TableConnection, TableMode};
@@ -11,7 +12,9 @@ use crate::control::Control;
 use crate::facts::EpochFacts;
 use crate::job::{JobScope, Stateful};
 use dataflow_core::planted::{Bug, is_planted};
-use dataflow_core::{Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableRewrite, TableSchema};
+use dataflow_core::{
+    Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableRewrite, TableSchema,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,12 +63,20 @@ enum UnderWay {
     Dead(Moving),
 }
 
-/// A rewrite that takes effect.
+/// A round of rewrites that takes effect, one after the other.
 struct Moving {
     cut: Epoch,
-    rewrite: Arc<TableRewrite>,
-    /// Rows of the new files that are there no more.
+    round: Round,
+    /// Which of them has its turn.
+    number: usize,
+    /// Rows of its new files that are there no more.
     dead: Vec<RowLocation>,
+}
+
+impl Moving {
+    fn rewrite(&self) -> Option<&TableRewrite> {
+        self.round.get(self.number)
+    }
 }
 
 /// Files being written: what the index is told when they are.
@@ -311,50 +322,58 @@ impl Work {
                     }
                 }
                 place(&mut self.index, kept)?;
-                let rewrite = cut.and_then(|cut| Some((cut, self.connection.rewrite_at(cut, self.peers)?)));
-                let Some((cut, rewrite)) = rewrite else { return Ok(Some(cut)) };
-                let table = self.rank(&rewrite.table);
-                if self.modes[usize::from(table)] == TableMode::Append {
-                    // No index names its rows, and none of them ever goes.
-                    self.note_rewrite(table, &rewrite);
-                    return Ok(Some(Some(cut)));
-                }
-                let moving = Moving { cut, rewrite: rewrite.clone(), dead: Vec::new() };
-                self.ask(UnderWay::Moved(moving), Request::ReadMoved(rewrite));
-                Ok(None)
+                let round = cut.and_then(|cut| Some((cut, self.connection.rewrites_at(cut, self.peers)?)));
+                let Some((cut, round)) = round else { return Ok(Some(cut)) };
+                Ok(self.take_effect(Moving { cut, round, number: 0, dead: Vec::new() }))
             }
             (UnderWay::Moved(mut moving), Reply::Moved { rows, is_last }) => {
                 self.follow(rows, &mut moving.dead)?;
                 if !is_last {
-                    let request = Request::ReadMoved(moving.rewrite.clone());
-                    self.ask(UnderWay::Moved(moving), request);
+                    self.ask_moved(moving);
                     return Ok(None);
                 }
-                let table = self.rank(&moving.rewrite.table);
-                self.note_rewrite(table, &moving.rewrite);
                 if moving.dead.is_empty() {
-                    return Ok(Some(Some(moving.cut)));
+                    return Ok(self.end_rewrite(moving, Vec::new()));
                 }
                 let mut deleted = std::mem::take(&mut moving.dead);
                 deleted.sort_unstable();
+                let table = moving.rewrite().map(|rewrite| self.rank(&rewrite.table)).expect("one has its turn");
                 let request = Request::Write(vec![(table, TableChanges { deleted, added: Vec::new() })]);
                 self.ask(UnderWay::Dead(moving), request);
                 Ok(None)
             }
-            (UnderWay::Dead(moving), Reply::Written(files)) => {
-                let table = self.rank(&moving.rewrite.table);
-                self.written.extend(files.into_iter().map(|files| (table, true, files.intent)));
-                Ok(Some(Some(moving.cut)))
-            }
+            (UnderWay::Dead(moving), Reply::Written(files)) => Ok(self.end_rewrite(moving, files)),
             _ => Err(Error::us("writing tables: the task answers what it was not asked")),
         }
     }
 
-    /// The files of a rewrite are one intent, whoever follows its rows.
-    fn note_rewrite(&mut self, table: u16, rewrite: &TableRewrite) {
-        if self.worker == 0 {
-            self.written.push((table, true, rewrite.intent.clone()));
+    /// The rewrite whose turn it is: asks for its rows, if an index names them. When none is left, all is done for the cut.
+    fn take_effect(&mut self, moving: Moving) -> Option<Option<Epoch>> {
+        let Some(rewrite) = moving.rewrite() else { return Some(Some(moving.cut)) };
+        // No index names rows of a table that only grows, and none of them ever goes.
+        let mode = self.modes[usize::from(self.rank(&rewrite.table))];
+        if mode == TableMode::Append || rewrite.moved.is_empty() {
+            return self.end_rewrite(moving, Vec::new());
         }
+        self.ask_moved(moving);
+        None
+    }
+
+    fn ask_moved(&mut self, moving: Moving) {
+        let request = Request::ReadMoved(moving.round.clone(), moving.number);
+        self.ask(UnderWay::Moved(moving), request);
+    }
+
+    /// Notes the rewrite whose turn it was, with the deletes of its dead rows; the next one follows. Its files are one intent, whoever follows
+    /// its rows.
+    fn end_rewrite(&mut self, mut moving: Moving, deletes: Vec<TableFiles>) -> Option<Option<Epoch>> {
+        let rewrite = moving.rewrite().expect("one has its turn");
+        let table = self.rank(&rewrite.table);
+        let own = (self.worker == 0).then(|| rewrite.intent.clone());
+        let intents = own.into_iter().chain(deletes.into_iter().map(|files| files.intent));
+        self.written.extend(intents.map(|intent| (table, true, intent)));
+        moving.number += 1;
+        self.take_effect(moving)
     }
 
     fn rank(&self, table: &str) -> u16 {
