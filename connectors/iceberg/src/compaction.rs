@@ -40,7 +40,8 @@ pub struct CompactionSettings {
 
 impl Default for CompactionSettings {
     fn default() -> CompactionSettings {
-        CompactionSettings { small_files: 8, dead_percent: 25 }
+        // Java's `min-input-files` of a rewrite.
+        CompactionSettings { small_files: 5, dead_percent: 25 }
     }
 }
 
@@ -193,11 +194,12 @@ fn deletes_of_others(files: &[LiveFile], chosen: &[Arc<str>]) -> BTreeMap<String
 fn crowded(deletes: BTreeMap<String, Vec<String>>, how: &CompactionSettings) -> Vec<(String, Vec<String>)> {
     let mut crowded: Vec<_> = deletes.into_iter().filter(|(_, files)| files.len() > 1).collect();
     crowded.sort_by_key(|(_, files)| Reverse(files.len()));
-    let mut files = 0;
-    crowded.retain(|(_, of_one)| {
-        files += of_one.len();
-        files <= FILES_MAX
-    });
+    let mut room = FILES_MAX;
+    for (_, files) in &mut crowded {
+        files.truncate(room);
+        room -= files.len();
+    }
+    crowded.retain(|(_, files)| files.len() > 1);
     let fewer: usize = crowded.iter().map(|(_, files)| files.len() - 1).sum();
     if fewer + 1 >= how.small_files.max(2) { crowded } else { Vec::new() }
 }
@@ -313,7 +315,7 @@ mod tests {
         check_merged(&[2, 1, 2], &[("a", 2), ("c", 2)]);
         check_merged(&[2, 5, 3], &[("b", 5), ("c", 3), ("a", 2)]);
         // Not more than one rewrite takes, those that gain most first.
-        check_merged(&[2, 600, 500], &[("b", 600)]);
-        check_merged(&[FILES_MAX + 1], &[]);
+        check_merged(&[2, 600, 500], &[("b", 600), ("c", 400)]);
+        check_merged(&[FILES_MAX + 1], &[("a", FILES_MAX)]);
     }
 }

@@ -8,7 +8,7 @@
 //! storage = { s3 = "s3://lakehouse/warehouse", endpoint = "...", access_key = "env:...", secret_key = "env:..." }
 //! on_foreign_commit = "stop"                            # or "rebuild": a table whose rows others have changed is made what its view is
 //! epochs = "dataflow.epochs"                            # which snapshots belong to an epoch; these are the defaults
-//! maintenance = { interval_seconds = 60, keep_snapshots = 20, keep_seconds = 900, keep_epochs = 20, compact = true, small_files = 8, dead_percent = 25 }
+//! maintenance = { interval_seconds = 60, keep_snapshots = 20, keep_seconds = 900, keep_epochs = 20, compact = true, small_files = 5, dead_percent = 25 }
 //!
 //! [profiles.local.sinks.lakehouse.table."silver.items"] # how its files are laid out; by default as rows come
 //! partition = ["day(created_at)", "bucket(16, id)"]
