@@ -137,7 +137,7 @@ def section(title, group, summaries):
 
 def markdown(name, facts, results, summaries):
     changes = ", with changes" if facts["with_changes"] else ""
-    lines = ["# Figures of the login job", "", f"Commit `{facts['commit'][:12]}`{changes}, {facts['at']}; {facts['machine']}.",
+    lines = ["# Figures", "", f"Commit `{facts['commit'][:12]}`{changes}, {facts['at']}; {facts['machine']}.",
              f"All of it: `{facts['command']}` ({facts['minutes']} minutes). Median (least..greatest) of the runs.", ""]
     lines += [line for left_out in facts["left_out"] for line in (f"Left out: {left_out}", "")]
     lines += [line for failure in facts["failures"] for line in (f"**Failed**: {failure}", "")]

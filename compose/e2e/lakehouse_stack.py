@@ -4,7 +4,8 @@ captures it, the job keeps tables in S3 behind a REST catalog, Trino queries the
     loadgen ─► Postgres ─► Debezium ─► Kafka (Avro, registry) ─┐
          └───► MinIO (pageviews) ──────────────────────────────┴─► job ─► Iceberg in MinIO, REST catalog ─► Trino, PyIceberg, DuckDB
 
-The job is killed -9 at random moments while input flows, and so, if asked for, are services. Before half of the restarts the change events
+The job is killed -9 at random moments while input flows, and so, if asked for, are services; then some of its commits are refused, too, or
+their answers lost on the way back. Before half of the restarts the change events
 below the newest manifest are deleted, and half of the lives write small files anew all the time. At last every row is changed once more. Then
 every table is what `shop_views` makes of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the
 epoch that was tagged and at others, none of which shows half a transaction. A row that somebody else deletes from a table that only grows
@@ -26,6 +27,7 @@ from product import ProductFailed, StackLakehouse
 from scene import Failure, say, until
 from services import LakehouseServices
 from shop_database import Probe, ShopDatabase
+from unreliable import FATES, UnreliableCatalog
 from warehouse import RestWarehouse, Wrong, bag, check, check_files, check_history, noted_epochs, same
 
 KILLS = 3
@@ -40,10 +42,13 @@ SETTLE_SECONDS = 150
 MANY_KILLS = 6
 # The share of the input's time in which something happens to somebody.
 DISTURBED = (0.15, 0.9)
+# The share of the job's commits to which the catalog's network does something, where services are killed as well.
+UNRELIABLE_SHARE = 0.1
 OUTAGE_SECONDS = {"minio": 20, "iceberg-rest": 5, "connect": 0}
 # Epochs of the past that are read, beside the tagged one.
 EPOCHS_LOOKED_AT = 2
 TAG = "in-full-swing"
+CATALOG = "ICEBERG_REST_URL"
 # What is deleted from outside, and lines that come after it.
 DELETED = "no_user_id"
 MORE_PAGEVIEWS = b"""{"user_id": 1, "url": "/products/1", "channel": "social", "received_at": 1767434400}
@@ -55,14 +60,14 @@ not json
 class Run:
     """The job's lives, and what happens around them."""
 
-    def __init__(self, folder, options, services):
+    def __init__(self, folder, options, services, addresses, catalog):
         self.options, self.services, self.rng = options, services, random.Random(options.seed)
-        self.addresses = services.addresses()
+        self.addresses, self.catalog = addresses, catalog
         self.database = ShopDatabase(self.addresses, folder)
         self.warehouse = RestWarehouse(self.addresses)
         self.probe = Probe(self.database, lambda: RestWarehouse(self.addresses))
         self.reader = debezium.Reader(services.brokers, services.registry)
-        self.job = StackLakehouse(services, folder, CHECKPOINT_MS)
+        self.job = StackLakehouse(addresses | {CATALOG: catalog.address}, folder, CHECKPOINT_MS)
         self.seen, self.tagged, self.bound = collections.Counter(), None, None
 
     def running(self):
@@ -179,6 +184,8 @@ class Run:
         if self.options.kills >= MANY_KILLS:
             self.seen["rewrites"] = sum(line.get("message") == product.REWRITTEN for line in self.job.warnings(0))
             needed += ["lives with eager compaction", "change events deleted before a restart", "rewrites"]
+        self.seen.update(self.catalog.met)
+        needed += FATES if self.options.faults else ()
         missing = [what for what in needed if not self.seen[what]]
         check(not missing, f"the run did not go through everything it has to prove: never seen: {', '.join(missing)}")
         say(f"gone through: {dict(self.seen)}")
@@ -187,16 +194,19 @@ class Run:
 def play(folder, options):
     try:
         with LakehouseServices(folder) as services:
-            run = Run(folder, options, services)
-            try:
-                run.live()
-                run.stop()
-                verdict(run)
-                delete_from_outside(run)
-            finally:
-                run.probe.give_up()
-                run.job.kill()
-                run.database.kill()
+            addresses = services.addresses()
+            share = UNRELIABLE_SHARE if options.faults else 0.0
+            with UnreliableCatalog(addresses[CATALOG], options.seed, share) as catalog:
+                run = Run(folder, options, services, addresses, catalog)
+                try:
+                    run.live()
+                    run.stop()
+                    verdict(run)
+                    delete_from_outside(run)
+                finally:
+                    run.probe.give_up()
+                    run.job.kill()
+                    run.database.kill()
     except (ProductFailed, Wrong, TimeoutError, AssertionError) as error:
         raise Failure(str(error)) from error
 

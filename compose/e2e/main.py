@@ -43,7 +43,7 @@ def parse(arguments):
     parser.add_argument("--broker-kills", type=int, default=3, help="kill -9 of the broker")
     parser.add_argument("--outage", type=float, default=4.0, help="seconds for which the registry is away, beside the time it takes to start")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the shop of lakehouse_stack is open")
-    parser.add_argument("--faults", action="store_true", help="lakehouse_stack: storage, catalog and Connect are killed too")
+    parser.add_argument("--faults", action="store_true", help="lakehouse_stack: storage, catalog and Connect are killed too, and commits refused or their answers lost")
     parser.add_argument("--seed", type=int, help="default: a new one each run, printed")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
     options = parser.parse_args(arguments)

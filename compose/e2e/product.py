@@ -167,11 +167,11 @@ class KafkaLakehouse(Lakehouse):
 class StackLakehouse(Lakehouse):
     """The lakehouse as profile `local` has it, from Debezium's topics and a bucket into a REST catalog's tables; whole transactions."""
 
-    def __init__(self, services, folder, checkpoint_ms):
+    def __init__(self, addresses, folder, checkpoint_ms):
         ends = ('sources."dbz.transaction"={ connector = "kafka", format = "avro", brokers = "${env:KAFKA_BROKERS}", group_id = "lakehouse", '
                 'registry = { url = "${env:REGISTRY_URL}" } }')
         self._open("local", folder / "data", folder / "job", [ends], checkpoint_ms)
-        self.env |= services.addresses()
+        self.env |= addresses
 
     def manifest_ends(self):
         """{topic: {partition: next offset to read}} of the newest manifest, which has read something of each; {} without one."""
