@@ -95,9 +95,7 @@ def delete_read_input(scene, job):
     offsets = job.manifest_offsets()
     if offsets is None:
         return 0
-    before = {p: low for p, (low, _) in topics.watermarks(scene.services.brokers, product.INPUT).items()}
-    after = topics.delete_below(scene.services.brokers, product.INPUT, offsets)
-    gone = sum(after[p] - before[p] for p in after)
+    gone = topics.delete_read(scene.services.brokers, product.INPUT, offsets)
     say(f"deleted {gone} records of the input, below the newest manifest")
     return gone
 

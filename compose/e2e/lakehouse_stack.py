@@ -134,11 +134,7 @@ class Run:
     def delete_read_input(self):
         """Deletes the change events below the newest manifest: the restart has to do without them. The verdict has read them."""
         self.reader.events()
-        deleted = 0
-        for topic, offsets in self.job.manifest_ends().items():
-            before = topics.watermarks(self.services.brokers, topic)
-            after = topics.delete_below(self.services.brokers, topic, offsets)
-            deleted += sum(after[p] - before[p][0] for p in after)
+        deleted = sum(topics.delete_read(self.services.brokers, *ends) for ends in self.job.manifest_ends().items())
         self.seen["change events deleted before a restart"] += deleted
         say(f"deleted {deleted} change events, below the newest manifest")
 

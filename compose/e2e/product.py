@@ -106,8 +106,7 @@ class Product:
         """{partition: next offset to read} of the newest manifest; None without one."""
         if not (found := self.manifests()):
             return None
-        # The second line is a checksum of the first.
-        return offsets_of(json.loads(found[-1].read_text().splitlines()[0]))
+        return offsets_of(parsed(found[-1]))
 
     def status(self):
         """What the process last wrote about itself; {} before it wrote anything."""
@@ -177,15 +176,20 @@ class StackLakehouse(Lakehouse):
         """{topic: {partition: next offset to read}} of the newest manifest, which has read something of each; {} without one."""
         if not (found := self.manifests()):
             return {}
-        manifest = json.loads(found[-1].read_text().splitlines()[0])
+        manifest = parsed(found[-1])
         topics = {rank: name for rank, name in enumerate(manifest["sources"]) if name != OBJECTS}
         ends = {topic: offsets_of(manifest, rank) for rank, topic in topics.items()}
         return {topic: of_it for topic, of_it in ends.items() if of_it}
 
 
+def parsed(manifest):
+    """What the file of a manifest says; its second line is a checksum of the first."""
+    return json.loads(manifest.read_text().splitlines()[0])
+
+
 def last_outputs(manifest):
     """{table: the last epoch with output of it} of the lakehouse, as of a manifest."""
-    sinks = json.loads(manifest.read_text().splitlines()[0])["sinks"]
+    sinks = parsed(manifest)["sinks"]
     return {name.removeprefix(f"{LAKEHOUSE_SINK}/"): sink["last_output"] for name, sink in sinks.items()}
 
 

@@ -71,6 +71,13 @@ def delete_below(brokers, topic, offsets):
     return patiently(delete)
 
 
+def delete_read(brokers, topic, offsets):
+    """As `delete_below`; returns how many records went."""
+    before = {p: low for p, (low, _) in watermarks(brokers, topic).items()}
+    after = delete_below(brokers, topic, offsets)
+    return sum(after[p] - before[p] for p in after)
+
+
 class Row:
     """A record as a consumer saw it."""
 

@@ -8,13 +8,13 @@
 //! is written anew a number of times that grows with the logarithm of the table, not with its commits. One source file, one batch of rows
 //! and the row groups of the new file are in memory; of deletes, the dead positions of one data file.
 
-use crate::deletes::{self, speaks_of};
+use crate::deletes::speaks_of;
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
 use crate::scan::{LiveFile, live_files, positions};
 use crate::table::Table;
 use dataflow_core::{MovedRows, Result, RowLocation};
-use iceberg::spec::{DataFileFormat, TableMetadata};
+use iceberg::spec::{DataFile, DataFileFormat};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ struct Candidate {
     bytes: u64,
     rows: u64,
     dead: u64,
+    /// The delete files that speak of it alone.
+    deletes: Vec<String>,
 }
 
 impl Table {
@@ -78,14 +80,22 @@ impl Table {
         let schema = &self.spec().schema;
         let is_readable =
             now.current_schema().as_struct().fields().iter().all(|of| schema.position(&of.name).is_some());
-        let chosen = if is_readable { choose(candidates(&files), target_bytes(&now), how) } else { Vec::new() };
-        let merged = crowded(deletes_of_others(&files, &chosen), how);
-        if chosen.is_empty() && merged.is_empty() {
+        let candidates = candidates(&files);
+        let chosen = if is_readable { choose(&candidates, target_bytes(&now), how) } else { Vec::new() };
+        let crowded = crowded(&candidates, &chosen, how);
+        if chosen.is_empty() && crowded.is_empty() {
             return Ok(None);
         }
         let mut rewritten =
             if chosen.is_empty() { Rewritten::default() } else { self.move_rows(snapshot.snapshot_id(), &chosen)? };
-        self.merge_deletes(&now, &files, merged, &mut rewritten)?;
+        for (data, deletes) in crowded {
+            let mut dead = Vec::new();
+            for file in &deletes {
+                dead.extend(positions(self.session(), file)?.into_iter().map(|(_, position)| position));
+            }
+            rewritten.deletes.extend(self.write_deletes(&BTreeMap::from([(data, dead)]))?);
+            rewritten.removed.extend(deletes);
+        }
         Ok(Some(rewritten))
     }
 
@@ -113,30 +123,6 @@ impl Table {
         let removed = chosen.iter().map(|path| path.to_string()).collect();
         Ok(Rewritten { data: writer.finish()?, deletes: Vec::new(), removed, moved: moved.sorted() })
     }
-
-    /// One delete file for each data file, in the place of those that it has.
-    fn merge_deletes(
-        &self,
-        now: &TableMetadata,
-        files: &[LiveFile],
-        merged: Vec<(String, Vec<String>)>,
-        rewritten: &mut Rewritten,
-    ) -> Result<()> {
-        let data: BTreeMap<&str, &LiveFile> =
-            files.iter().filter(|file| file.is_data()).map(|file| (file.file_path(), file)).collect();
-        for (path, deletes) in merged {
-            // One whose data file others have removed kills nothing.
-            let Some(of) = data.get(path.as_str()) else { continue };
-            let mut dead = Vec::new();
-            for file in &deletes {
-                dead.extend(positions(self.session(), file)?.into_iter().map(|(_, position)| position));
-            }
-            let partition = (of.spec_id, of.partition().clone());
-            rewritten.deletes.push(deletes::write(self.session(), now, partition, &path, &dead)?);
-            rewritten.removed.extend(deletes);
-        }
-        Ok(())
-    }
 }
 
 /// Where rows went: rows that stay side by side are one entry.
@@ -161,60 +147,56 @@ impl Moved {
 }
 
 fn candidates(files: &[LiveFile]) -> Vec<Candidate> {
-    let mut dead: BTreeMap<String, u64> = BTreeMap::new();
+    let mut deletes: BTreeMap<String, Vec<&DataFile>> = BTreeMap::new();
     for file in files.iter().filter(|file| !file.is_data()).map(LiveFile::file) {
         if let Some(data) = speaks_of(file) {
-            *dead.entry(data).or_default() += file.record_count();
+            deletes.entry(data).or_default().push(file);
         }
     }
-    let candidate = |live: &LiveFile| Candidate {
-        path: live.file_path().into(),
-        partition: format!("{} {:?}", live.spec_id, live.partition()),
-        bytes: live.file().file_size_in_bytes(),
-        rows: live.file().record_count(),
-        dead: dead.get(live.file_path()).copied().unwrap_or(0),
+    let candidate = |live: &LiveFile| {
+        let deletes = deletes.get(live.file_path()).map_or(&[][..], Vec::as_slice);
+        let read = deletes.iter().filter(|file| file.file_format() == DataFileFormat::Parquet);
+        Candidate {
+            path: live.file_path().into(),
+            partition: format!("{} {:?}", live.spec_id, live.partition()),
+            bytes: live.file().file_size_in_bytes(),
+            rows: live.file().record_count(),
+            dead: deletes.iter().map(|file| file.record_count()).sum(),
+            deletes: read.map(|file| file.file_path().to_owned()).collect(),
+        }
     };
     files.iter().filter(|file| file.is_data()).map(candidate).collect()
 }
 
-/// The delete files that speak of one data file alone, by that file; without those whose rows are written anew.
-fn deletes_of_others(files: &[LiveFile], chosen: &[Arc<str>]) -> BTreeMap<String, Vec<String>> {
-    let chosen: BTreeSet<&str> = chosen.iter().map(AsRef::as_ref).collect();
-    let mut deletes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in files.iter().filter(|file| !file.is_data()).map(LiveFile::file) {
-        let data = speaks_of(file).filter(|data| !chosen.contains(data.as_str()));
-        if let Some(data) = data.filter(|_| file.file_format() == DataFileFormat::Parquet) {
-            deletes.entry(data).or_default().push(file.file_path().to_owned());
-        }
-    }
-    deletes
-}
-
-/// The data files with several delete files, those with most first; none when merging them is not worth it.
-fn crowded(deletes: BTreeMap<String, Vec<String>>, how: &CompactionSettings) -> Vec<(String, Vec<String>)> {
-    let mut crowded: Vec<_> = deletes.into_iter().filter(|(_, files)| files.len() > 1).collect();
-    crowded.sort_by_key(|(_, files)| Reverse(files.len()));
+/// The data files with several delete files, those with most first, without those whose rows are written anew; none when merging their
+/// delete files is not worth it.
+fn crowded(candidates: &[Candidate], chosen: &[Arc<str>], how: &CompactionSettings) -> Vec<(Arc<str>, Vec<String>)> {
+    let chosen: BTreeSet<&Arc<str>> = chosen.iter().collect();
+    let mut crowded: Vec<_> =
+        candidates.iter().filter(|file| file.deletes.len() > 1 && !chosen.contains(&file.path)).collect();
+    crowded.sort_by_key(|file| (Reverse(file.deletes.len()), file.path.clone()));
     let mut room = FILES_MAX;
-    for (_, files) in &mut crowded {
-        files.truncate(room);
-        room -= files.len();
-    }
-    crowded.retain(|(_, files)| files.len() > 1);
-    let fewer: usize = crowded.iter().map(|(_, files)| files.len() - 1).sum();
+    let taken = crowded.into_iter().map(|file| {
+        let deletes = file.deletes[..room.min(file.deletes.len())].to_vec();
+        room -= deletes.len();
+        (file.path.clone(), deletes)
+    });
+    let crowded: Vec<(Arc<str>, Vec<String>)> = taken.filter(|(_, deletes)| deletes.len() > 1).collect();
+    let fewer: usize = crowded.iter().map(|(_, deletes)| deletes.len() - 1).sum();
     if fewer + 1 >= how.small_files.max(2) { crowded } else { Vec::new() }
 }
 
 /// The files to write anew, smallest first; none when it is not worth it.
-fn choose(candidates: Vec<Candidate>, target_bytes: u64, how: &CompactionSettings) -> Vec<Arc<str>> {
-    let mut partitions: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+fn choose(candidates: &[Candidate], target_bytes: u64, how: &CompactionSettings) -> Vec<Arc<str>> {
+    let mut partitions: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        partitions.entry(candidate.partition.clone()).or_default().push(candidate);
+        partitions.entry(&candidate.partition).or_default().push(candidate);
     }
     let groups = partitions.into_values().map(|files| of_partition(files, target_bytes, how));
     groups.max_by_key(Vec::len).unwrap_or_default()
 }
 
-fn of_partition(mut files: Vec<Candidate>, target_bytes: u64, how: &CompactionSettings) -> Vec<Arc<str>> {
+fn of_partition(mut files: Vec<&Candidate>, target_bytes: u64, how: &CompactionSettings) -> Vec<Arc<str>> {
     files.sort_by_key(|file| (file.bytes, file.path.clone()));
     let mut bin = Bin::default();
     let is_dying = |file: &Candidate| file.dead > 0 && file.dead * 100 >= file.rows * how.dead_percent;
@@ -276,8 +258,9 @@ mod tests {
             bytes: mib << 20,
             rows: 100,
             dead: *dead,
+            deletes: Vec::new(),
         };
-        let chosen = choose(files.iter().enumerate().map(file).collect(), 128 << 20, &HOW);
+        let chosen = choose(&files.iter().enumerate().map(file).collect::<Vec<_>>(), 128 << 20, &HOW);
         let mut chosen: Vec<usize> = chosen.iter().map(|path| path.parse().unwrap()).collect();
         chosen.sort_unstable();
         assert_eq!(chosen, expected);
@@ -301,10 +284,21 @@ mod tests {
 
     /// The numbers of delete files of data files `a`, `b`, ...; those of them that are merged.
     fn check_merged(deletes: &[usize], expected: &[(&str, usize)]) {
-        let of_one = |(data, n): (char, &usize)| (data.to_string(), (0..*n).map(|at| format!("{data}{at}")).collect());
-        let found = crowded(('a'..).zip(deletes).map(of_one).collect(), &HOW);
-        let found: Vec<_> = found.iter().map(|(data, files)| (data.as_str(), files.len())).collect();
+        let file = |(name, n): (char, &usize)| Candidate {
+            path: name.to_string().into(),
+            partition: String::new(),
+            bytes: 1 << 20,
+            rows: 100,
+            dead: 1,
+            deletes: (0..*n).map(|at| format!("{name}{at}")).collect(),
+        };
+        let files: Vec<Candidate> = ('a'..).zip(deletes).map(file).collect();
+        let found = crowded(&files, &[], &HOW);
+        let found: Vec<_> = found.iter().map(|(data, files)| (data.as_ref(), files.len())).collect();
         assert_eq!(found, expected);
+        // Where their rows are written anew, their delete files go with them.
+        let all: Vec<Arc<str>> = files.iter().map(|file| file.path.clone()).collect();
+        assert_eq!(crowded(&files, &all, &HOW), []);
     }
 
     #[test]
