@@ -127,7 +127,7 @@ class Lakehouse(Product):
         self._open("files", output / ".data", output, [f"input={source}", f"output={output}"], checkpoint_ms)
 
     def _open(self, profile, data, output, settings, checkpoint_ms):
-        self.profile, self.data, self.log, self.env = profile, data, output.with_suffix(".log"), os.environ | {"DATAFLOW_LOG": "info"}
+        self.profile, self.data, self.log, self.env = profile, data, output.with_suffix(".log"), {"DATAFLOW_LOG": "info"} | os.environ
         self.warehouse, self.flags, self.process = output / "warehouse", ["--log-format", "json"], None
         self.settings = [*settings, f"runtime.checkpoint_interval_ms={checkpoint_ms}"]
 

@@ -39,7 +39,7 @@ pub(crate) fn speaks_of(file: &DataFile) -> Option<String> {
 }
 
 /// Writes the delete file of one data file. `positions` need not be sorted; twice is as good as once.
-pub(crate) fn write(
+pub(crate) async fn write(
     session: &Session,
     table: &TableMetadata,
     (spec_id, partition): (i32, Struct),
@@ -61,9 +61,9 @@ pub(crate) fn write(
     let path = format!("{}/data/{}-deletes.parquet", table.location(), names::fresh(session));
     // Readers compare the bounds of file_path for equality, so a long path must not be cut.
     let how = properties().set_statistics_truncate_length(None).build();
-    let mut file = OpenFile::start(session, path, schema, how)?;
-    file.append(session, &rows)?;
-    let mut builder = file.finish(session)?;
+    let mut file = OpenFile::start(session, path, schema, how).await?;
+    file.append(&rows).await?;
+    let mut builder = file.finish().await?;
     builder.content(DataContentType::PositionDeletes).partition(partition).partition_spec_id(spec_id);
     builder.referenced_data_file(Some(data_file.to_owned())).nan_value_counts(Default::default());
     let described = builder.build().map_err(|e| Error::us(what()).because(e))?;

@@ -11,11 +11,12 @@ use crate::catalog::{CommitError, TableName};
 use crate::history::Ancestry;
 use crate::marker;
 use crate::reach::Reach;
-use crate::session::outside;
+use crate::session::{REQUESTS_AT_ONCE, outside};
 use crate::snapshot::references;
 use crate::table::Table;
 use crate::{commit, session::Session};
 use dataflow_core::{Epoch, Error, Result};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use iceberg::TableUpdate;
 use iceberg::spec::{MAIN_BRANCH, Snapshot, SnapshotRetention, TableMetadata};
 use std::collections::BTreeSet;
@@ -72,15 +73,13 @@ impl Table {
     }
 }
 
-/// Removes files that nothing names. Returns how many.
+/// Removes files that nothing names, each only when those before it have been asked for. Returns how many.
 pub(crate) fn remove(session: &Session, paths: impl Iterator<Item = String>) -> Result<usize> {
-    let mut removed = 0;
-    for path in paths {
-        let gone = session.wait(session.io.delete(&path));
-        gone.map_err(outside(format!("remove the file '{path}', which no snapshot names")))?;
-        removed += 1;
-    }
-    Ok(removed)
+    let gone = stream::iter(paths).map(async |path| {
+        let gone = session.io.delete(&path).await;
+        gone.map_err(outside(format!("remove the file '{path}', which no snapshot names")))
+    });
+    session.wait(gone.buffered(REQUESTS_AT_ONCE).try_fold(0, async |removed, ()| Ok(removed + 1)))
 }
 
 /// The snapshots that may go.

@@ -27,20 +27,24 @@ pub(crate) fn properties() -> WriterPropertiesBuilder {
 
 impl OpenFile {
     /// Starts a file. It appears in the storage with its first rows.
-    pub(crate) fn start(session: &Session, path: String, schema: SchemaRef, how: WriterProperties) -> Result<OpenFile> {
-        let started = session.wait(async {
+    pub(crate) async fn start(
+        session: &Session,
+        path: String,
+        schema: SchemaRef,
+        how: WriterProperties,
+    ) -> Result<OpenFile> {
+        let started = async {
             let output = session.io.new_output(&path)?;
             ParquetWriterBuilder::new(how, schema).build(output).await
-        });
-        let writer = started.map_err(outside(format!("start the file '{path}'")))?;
+        };
+        let writer = started.await.map_err(outside(format!("start the file '{path}'")))?;
         Ok(OpenFile { path, writer })
     }
 
     /// Appends rows; returns the position of the first.
-    pub(crate) fn append(&mut self, session: &Session, rows: &RecordBatch) -> Result<u64> {
+    pub(crate) async fn append(&mut self, rows: &RecordBatch) -> Result<u64> {
         let first = self.writer.current_row_num() as u64;
-        let written = session.wait(self.writer.write(rows));
-        written.map_err(outside(format!("write the file '{}'", self.path)))?;
+        self.writer.write(rows).await.map_err(outside(format!("write the file '{}'", self.path)))?;
         Ok(first)
     }
 
@@ -50,9 +54,9 @@ impl OpenFile {
     }
 
     /// Ends the file. When this returns it is durable, and so is its name.
-    pub(crate) fn finish(self, session: &Session) -> Result<DataFileBuilder> {
+    pub(crate) async fn finish(self) -> Result<DataFileBuilder> {
         let OpenFile { path, writer } = self;
-        let mut ended = session.wait(writer.close()).map_err(outside(format!("finish the file '{path}'")))?;
+        let mut ended = writer.close().await.map_err(outside(format!("finish the file '{path}'")))?;
         match (ended.pop(), ended.is_empty()) {
             (Some(file), true) => Ok(file),
             _ => Err(Error::us(format!("finish the file '{path}': the writer does not say that it wrote one file"))),

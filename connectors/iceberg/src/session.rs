@@ -4,6 +4,8 @@ use crate::storage::ListFiles;
 use dataflow_core::{Environment, Error, Result, SinkIdentity};
 use iceberg::io::FileIO;
 use std::future::Future;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use uuid::Uuid;
@@ -17,6 +19,11 @@ pub(crate) struct Session {
     owner: OnceLock<SinkIdentity>,
     sleep: Option<Sleep>,
 }
+
+/// So many tables are worked on at once: what takes long is waiting, for a bucket and a catalog.
+const AT_ONCE: usize = 8;
+/// So many files of one table are written or removed at once.
+pub(crate) const REQUESTS_AT_ONCE: usize = 8;
 
 /// How a call waits before another attempt, where that is not by sleeping.
 pub type Sleep = Box<dyn Fn(Duration) + Send + Sync>;
@@ -60,6 +67,27 @@ impl Session {
             Some(sleep) => sleep(pause),
             None => self.wait(async { tokio::time::sleep(pause).await }),
         }
+    }
+
+    /// What `work` gives of each of `items`, in their order. Several at once on threads of their own; one after the other on a ground whose
+    /// time is not this machine's, as nothing there may come down to which thread is first.
+    pub(crate) fn each<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        let threads = if self.sleep.is_some() { 1 } else { AT_ONCE.min(items.len()) };
+        if threads < 2 {
+            return items.iter().map(work).collect();
+        }
+        let next = AtomicUsize::new(0);
+        let take = || {
+            let turn = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < items.len()));
+            turn.map(|at| (at, work(&items[at]))).collect::<Vec<_>>()
+        };
+        let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            ended.flatten().collect()
+        });
+        done.sort_by_key(|(at, _)| *at);
+        done.into_iter().map(|(_, given)| given).collect()
     }
 
     /// A name that no other file has.

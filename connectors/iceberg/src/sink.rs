@@ -317,15 +317,9 @@ impl Handle {
         opened.tables.insert(table.to_owned(), found.clone());
         Ok(found)
     }
-}
 
-impl TableWriter for Handle {
-    fn restored(&mut self, table: &str, intent: &[u8]) -> Result<()> {
-        let files = decode(table, intent)?;
-        self.table(table)?.note(&files.data)
-    }
-
-    fn write(&mut self, table: &str, changes: &TableChanges) -> Result<TableFiles> {
+    /// Writes the changes of one table.
+    fn write_table(&self, table: &str, changes: &TableChanges) -> Result<TableFiles> {
         let opened = self.table(table)?;
         let mut writer = opened.writer()?;
         let places = writer.write(&changes.added)?;
@@ -339,6 +333,18 @@ impl TableWriter for Handle {
         let intent = serde_json::to_vec(&files)
             .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;
         Ok(TableFiles { intent, added: places.into_iter().map(RowLocation::from).collect() })
+    }
+}
+
+impl TableWriter for Handle {
+    fn restored(&mut self, table: &str, intent: &[u8]) -> Result<()> {
+        let files = decode(table, intent)?;
+        self.table(table)?.note(&files.data)
+    }
+
+    fn write(&mut self, changes: &[(&str, &TableChanges)]) -> Result<Vec<TableFiles>> {
+        let warehouse = self.shared.warehouse()?;
+        warehouse.each(changes, |(table, changes)| self.write_table(table, changes)).into_iter().collect()
     }
 
     fn scan(

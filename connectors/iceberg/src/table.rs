@@ -10,9 +10,10 @@ use crate::intent::{Intent, Outcome};
 use crate::marker;
 use crate::scan::{self, Changes, FileRows, Scan};
 use crate::schema::TableSpec;
-use crate::session::Session;
+use crate::session::{REQUESTS_AT_ONCE, Session};
 use crate::writer::{DataWriter, Place};
 use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema, TableState};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use iceberg::TableUpdate;
 use iceberg::spec::{Operation, Struct, TableMetadataRef};
 use std::collections::BTreeMap;
@@ -197,14 +198,14 @@ impl Table {
         }
         let now = self.metadata();
         let dead = positions.iter().filter(|(_, dead)| !dead.is_empty());
-        dead.map(|(path, dead)| {
+        let files = dead.map(async |(path, dead)| {
             let partition = self.partitions.get(path).ok_or_else(|| {
                 let what = format!("delete rows of the file '{path}': the table '{}' does not hold it", self.name());
                 Error::doubt(what).hint("another program has rewritten the table: bring the index up to date")
             })?;
-            deletes::write(&self.session, &now, partition, path, dead)
-        })
-        .collect()
+            deletes::write(&self.session, &now, partition, path, dead).await
+        });
+        self.session.wait(stream::iter(files).buffered(REQUESTS_AT_ONCE).try_collect())
     }
 
     /// Makes files known that wait in a restored intent.

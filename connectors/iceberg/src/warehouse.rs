@@ -158,6 +158,11 @@ impl Warehouse {
         self.catalog.commit(name, requirements, updates).map(|_| ())
     }
 
+    /// What `work` gives of each of `items`, several at once where that is possible.
+    pub(crate) fn each<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        self.session.each(items, work)
+    }
+
     /// Waits for a while, up to `most`.
     pub(crate) fn pause(&self, most: Duration) {
         self.session.pause(most);

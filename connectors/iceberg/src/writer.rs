@@ -199,7 +199,7 @@ impl DataWriter {
         let open = self.open.get_mut(key).expect("it was started if it was not there");
         open.is_sorted &= open.used == self.batches;
         open.used = self.batches;
-        let first = open.file.append(&self.session, &batch)?;
+        let first = self.session.wait(open.file.append(&batch))?;
         Ok((open.path.clone(), first))
     }
 
@@ -209,7 +209,8 @@ impl DataWriter {
             self.end_partition(&oldest.expect("there are as many as the bound"))?;
         }
         let path = format!("{}/data/{}.parquet", self.table.location(), names::fresh(&self.session));
-        let file = OpenFile::start(&self.session, path.clone(), self.schema.clone(), self.format.how.clone())?;
+        let (schema, how) = (self.schema.clone(), self.format.how.clone());
+        let file = self.session.wait(OpenFile::start(&self.session, path.clone(), schema, how))?;
         let open = Open { file, path: path.into(), used: self.batches, is_sorted: !self.order.is_empty() };
         self.open.insert(key.clone(), open);
         Ok(())
@@ -224,7 +225,7 @@ impl DataWriter {
         let Open { file, path, is_sorted, .. } = open;
         let spec_id = self.table.default_partition_spec_id();
         let partition: Struct = key.0.iter().map(literal).collect();
-        let mut builder = file.finish(&self.session)?;
+        let mut builder = self.session.wait(file.finish())?;
         builder.content(DataContentType::Data).partition(partition.clone()).partition_spec_id(spec_id);
         if is_sorted && let Ok(id) = i32::try_from(self.table.default_sort_order_id()) {
             builder.sort_order_id(id);

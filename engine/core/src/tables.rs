@@ -17,6 +17,7 @@ use crate::{Epoch, Error, Marker, Micros, Result, Row, SinkIdentity, TableSchema
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where a row of a table is: a data file, and the row's rank in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -183,11 +184,12 @@ pub trait TableWriter: Send {
     /// When the intent can not be read, or the table not be opened.
     fn restored(&mut self, table: &str, intent: &[u8]) -> Result<()>;
 
-    /// Writes the changes of `table`; on return the files are durable.
+    /// Writes the changes of these tables, of several at once where the sink can; on return the files are durable. The answer is in the order
+    /// of the tables.
     ///
     /// # Errors
-    /// When the table can not be brought to its shape, or the files not be written.
-    fn write(&mut self, table: &str, changes: &TableChanges) -> Result<TableFiles>;
+    /// When a table can not be brought to its shape, or the files not be written; what was written of others is of no use then.
+    fn write(&mut self, changes: &[(&str, &TableChanges)]) -> Result<Vec<TableFiles>>;
 
     /// Calls `f` with these columns of every row of `table` as it is visible now, and with its place. Returns the marker of that state.
     ///
@@ -221,12 +223,15 @@ pub trait TableCompactor: Send {
 
 /// Makes files visible. Called from a task of its own and may block.
 pub trait TableCommitter: Send {
-    /// Makes one snapshot of the table. When one with this marker is there already, it is left as it is.
+    /// Makes one snapshot of each of these tables, of several at once where the sink can; none is named twice. When one with its marker is
+    /// there already, it is left as it is. `made` is told of each that is there on return, by its number, and how long it took; also where
+    /// others fail.
     ///
     /// # Errors
     /// After an unknown outcome the table is read again, and nothing is repeated blindly (invariant 5). An error when the table is not as
-    /// the commit before left it: somebody else has written to it, or put it back.
-    fn commit(&mut self, commit: &TableCommit) -> Result<()>;
+    /// the commit before left it: somebody else has written to it, or put it back. Of several errors one that lasts is told before one that
+    /// may pass.
+    fn commit(&mut self, commits: &[TableCommit], made: &mut dyn FnMut(usize, Duration)) -> Result<()>;
 
     /// Every table is current through the epoch of `marker`, whose clock is `clock`, and not beyond it. Said after the last commit of the
     /// epoch, and once more by a restart that can not tell: a sink that notes such epochs has each once.

@@ -53,21 +53,36 @@ impl Commits {
         &self.handle.shared.settings.maintenance
     }
 
-    /// The snapshot that the table had after the commit of the epoch `after`; the first time the table is made this generation's.
-    fn parent(&mut self, table: &str, opened: &Table, marker: &Marker, after: Epoch) -> Result<Option<i64>> {
-        if let Some(known) = self.snapshots.get(table) {
-            return Ok(*known);
+    /// Brings rows, then a rewrite into a table. Returns the snapshot that it has then.
+    fn bring_in(&self, commit: &TableCommit) -> Result<Option<i64>> {
+        let TableCommit { table, marker, after, intents, rewrite, .. } = commit;
+        let opened = self.handle.table(table)?;
+        let mut newest = match self.snapshots.get(table) {
+            Some(known) => *known,
+            // That of the commit before; and the first time the table is made this generation's.
+            None => {
+                opened.claim(marker.lineage, marker.generation)?;
+                opened.snapshot_of(*after)?
+            }
+        };
+        if *after < marker.epoch && !intents.is_empty() {
+            newest = self.put(&opened, commit, intents, newest)?;
         }
-        opened.claim(marker.lineage, marker.generation)?;
-        let parent = opened.snapshot_of(after)?;
-        self.snapshots.insert(table.to_owned(), parent);
-        Ok(parent)
+        if !rewrite.is_empty() {
+            newest = self.put(&opened, commit, rewrite, newest)?;
+        }
+        Ok(newest)
     }
 
-    /// Commits files of all workers, rows or a rewrite, on top of the last commit.
-    fn put(&mut self, opened: &Table, commit: &TableCommit, intents: &[Vec<u8>]) -> Result<()> {
+    /// Commits files of all workers, rows or a rewrite, on top of the snapshot `parent`, that of the last commit. Returns theirs.
+    fn put(
+        &self,
+        opened: &Table,
+        commit: &TableCommit,
+        intents: &[Vec<u8>],
+        parent: Option<i64>,
+    ) -> Result<Option<i64>> {
         let TableCommit { table, marker, after, has_index, .. } = commit;
-        let parent = self.parent(table, opened, marker, *after)?;
         let uuid = opened.uuid();
         let mut intent = Intent {
             table: uuid,
@@ -96,10 +111,7 @@ impl Commits {
         match opened.commit(&intent)? {
             Outcome::Committed(done) => {
                 // One that was found may have others of ours above it, a fence; and below the newest it may expire.
-                let newest =
-                    if done.is_new { done.snapshot } else { opened.snapshot_of(marker.epoch)?.or(done.snapshot) };
-                self.snapshots.insert(table.clone(), newest);
-                Ok(())
+                Ok(if done.is_new { done.snapshot } else { opened.snapshot_of(marker.epoch)?.or(done.snapshot) })
             }
             Outcome::Foreign(foreign) => {
                 let error = opened.foreign(foreign.current);
@@ -175,15 +187,26 @@ impl Commits {
 }
 
 impl TableCommitter for Commits {
-    fn commit(&mut self, commit: &TableCommit) -> Result<()> {
-        let opened = self.handle.table(&commit.table)?;
-        if commit.after < commit.marker.epoch && !commit.intents.is_empty() {
-            self.put(&opened, commit, &commit.intents)?;
+    fn commit(&mut self, commits: &[TableCommit], made: &mut dyn FnMut(usize, Duration)) -> Result<()> {
+        let warehouse = self.handle.shared.warehouse()?;
+        let outcomes = warehouse.each(commits, |commit| {
+            let began = warehouse.monotonic();
+            self.bring_in(commit).map(|snapshot| (snapshot, warehouse.monotonic().saturating_sub(began)))
+        });
+        let mut failed: Option<Error> = None;
+        for (number, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok((snapshot, took)) => {
+                    self.snapshots.insert(commits[number].table.clone(), snapshot);
+                    made(number, took);
+                }
+                Err(error) if failed.as_ref().is_none_or(|failed| failed.transient && !error.transient) => {
+                    failed = Some(error);
+                }
+                Err(_) => {}
+            }
         }
-        if !commit.rewrite.is_empty() {
-            self.put(&opened, commit, &commit.rewrite)?;
-        }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn complete(&mut self, marker: &Marker, clock: Micros) -> Result<()> {

@@ -190,13 +190,14 @@ impl Life {
 
     fn write(&mut self, added: &[Row], deleted: &[RowLocation]) -> TableFiles {
         let changes = TableChanges { deleted: deleted.to_vec(), added: added.to_vec() };
-        self.writer.write(TABLE, &changes).unwrap()
+        self.writer.write(&[(TABLE, &changes)]).unwrap().remove(0)
     }
 
     fn commit(&mut self, epoch: u64, after: u64, intents: &[&TableFiles], rewrite: &[Vec<u8>]) {
         let intents = intents.iter().map(|files| files.intent.clone()).collect();
         let (table, marker, rewrite) = (TABLE.to_owned(), self.marker(epoch), rewrite.to_vec());
-        self.committer.commit(&TableCommit { table, marker, after, has_index: true, intents, rewrite }).unwrap();
+        let commit = TableCommit { table, marker, after, has_index: true, intents, rewrite };
+        self.committer.commit(&[commit], &mut |_, _| ()).unwrap();
         self.committer.complete(&marker, Micros(epoch as i64)).unwrap();
     }
 

@@ -23,6 +23,7 @@ use dataflow_state::checkpoint::{CheckpointStore, Manifest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Builds the graph of `setup` and drops it. `data` is the data folder as it is, which is only read; `live` is a scratch folder.
 ///
@@ -248,7 +249,7 @@ impl TableWriter for Named {
         Ok(())
     }
 
-    fn write(&mut self, _: &str, _: &TableChanges) -> Result<TableFiles> {
+    fn write(&mut self, _: &[(&str, &TableChanges)]) -> Result<Vec<TableFiles>> {
         Err(self.never("write files of"))
     }
 
@@ -263,7 +264,7 @@ impl TableWriter for Named {
 }
 
 impl TableCommitter for Named {
-    fn commit(&mut self, _: &TableCommit) -> Result<()> {
+    fn commit(&mut self, _: &[TableCommit], _: &mut dyn FnMut(usize, Duration)) -> Result<()> {
         Err(self.never("commit to"))
     }
 }

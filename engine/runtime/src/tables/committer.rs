@@ -221,25 +221,30 @@ impl Commits {
         let marker = self.connection.identity.marker(*epoch, *chain);
         let sink = self.connection.sink.name().to_owned();
         let (measures, all_began) = (&self.control.measures, self.clock.monotonic());
-        let mut rows = 0;
+        let mut commits = Vec::new();
         for (table, [intents, rewrite]) in tables {
-            let last = self.last.entry(table.clone()).or_default();
+            let last = *self.last.entry(table.clone()).or_default();
             // In the table already, by its marker; which says nothing of a rewrite of the same epoch.
-            let is_in = *last > *epoch || *last == *epoch && rewrite.is_empty();
+            let is_in = last > *epoch || last == *epoch && rewrite.is_empty();
             if is_in || self.finished.get(table) == Some(epoch) {
                 continue;
             }
             let (intents, rewrite) = (intents.clone(), rewrite.clone());
-            let began = self.clock.monotonic();
             let has_index = self.connection.has_index(table);
-            let commit = TableCommit { table: table.clone(), marker, after: *last, has_index, intents, rewrite };
-            self.committer.commit(&commit)?;
-            *last = *epoch;
+            commits.push(TableCommit { table: table.clone(), marker, after: last, has_index, intents, rewrite });
+        }
+        let (mut made, mut rows) = (Vec::new(), 0);
+        let outcome = self.committer.commit(&commits, &mut |number, took| made.push((number, took)));
+        for (number, took) in made {
+            let table = &commits[number].table;
+            self.last.insert(table.clone(), *epoch);
             self.finished.insert(table.clone(), *epoch);
-            let (state, took) = (self.committer.state(table), self.clock.monotonic().saturating_sub(began));
+            let state = self.committer.state(table);
             rows += state.as_ref().map_or(0, |state| state.added + state.deleted);
+            tracing::debug!(sink, table, epoch, ms = took.as_millis() as u64, "committed");
             measures.tables.committed(&sink, table, *epoch, state, took);
         }
+        outcome?;
         // A table may be ahead, after a checkpoint that was lost; and one that others had changed is not as it was at an epoch of before.
         let is_before_mending = *epoch <= self.restored && self.connection.is_mended();
         if self.last.values().all(|last| last <= epoch) && !is_before_mending {

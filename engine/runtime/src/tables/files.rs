@@ -132,7 +132,9 @@ impl Files {
             }
             self.knows_restored = true;
         }
-        request.iter().map(|(table, changes)| self.writer.write(&self.tables[usize::from(*table)], changes)).collect()
+        let changes: Vec<(&str, &TableChanges)> =
+            request.iter().map(|(table, changes)| (self.tables[usize::from(*table)].as_str(), changes)).collect();
+        self.writer.write(&changes)
     }
 
     /// The next rows of this worker, and whether they are the last.
