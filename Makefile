@@ -85,7 +85,7 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	compose/e2e/run lakehouse --kills 60
 	compose/e2e/run lakehouse_foreign --kills 30
 	compose/e2e/run lakehouse_kafka
-	compose/e2e/run lakehouse_stack --seconds 180 --kills 20 --faults
+	compose/e2e/run lakehouse_stack --seconds 900 --kills 100 --faults
 	compose/e2e/run objects
 	compose/e2e/run lakehouse_watch
 

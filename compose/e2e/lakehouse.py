@@ -1,6 +1,6 @@
 """The shop's files grow, and the lakehouse is killed -9 at random moments: soon after a start, after a checkpoint, inside the commits of
 one. Before some restarts the newest checkpoint's manifest is damaged, so that tables are ahead of what is restored. In half of the lives
-maintenance never rests: small files are written anew, snapshots expire. At the end every table is exact, and was at each of its snapshots and
+maintenance never rests: small files are written anew, snapshots expire. Half-way the tables are upgraded to format 3. At the end every table is exact, and was at each of its snapshots and
 at each epoch that `dataflow.epochs` has: two readers agree with each other and with `shop_views`, an independent computation. No snapshot lacks
 a file, and nothing is left of generations that have ended.
 """
@@ -174,12 +174,16 @@ class Run:
 
 def play(folder, options):
     with Run(folder, options) as run:
+        if options.format == 3:
+            run.job.upgrade()
         run.start()
         number = 0
         while number < options.kills or number < options.kills + MORE_KILLS_MAX and options.kills and run.lacking():
             run.kill(ENDS[number % len(ENDS)])
             if run.rng.random() < 0.4 or number == options.kills // 2:
                 run.damage()
+            if number == options.kills // 2:
+                run.job.upgrade()
             run.start()
             number += 1
         until(LIFE_SECONDS, "a manifest is written", lambda: run.running() and run.job.manifests())
@@ -209,12 +213,23 @@ def verdict(run):
         say(f"{name}: {len(wanted[name][1])} rows, {len(epochs)} snapshots, {data} files of data and {deletes} of deletes")
     for name in ("silver.users", "silver.purchases_enriched", "silver.pageviews_by_items", "bronze.pageviews_dlq", "bronze.dead_letters"):
         check(wanted[name][1], f"{name} came out empty: the run proves nothing about it")
+    check_formats(tables, run.job)
     looked_at = check_past(run, given, bindings, tables)
     check_epochs(run, given, bindings, tables, noted)
     swept = [name for name, table in [*tables.items(), (product.EPOCHS_TABLE, noted)] if check_no_orphans(name, table, run.swept)]
     check(swept, f"generation {run.swept} made no snapshot: nothing is proved about what earlier ones left behind")
     say(f"nothing is left of generations before {run.swept} in {len(swept)} tables")
     say(f"PyIceberg, DuckDB and the independent computation agree on {len(tables)} tables, now and at {looked_at} of {snapshots} snapshots")
+
+
+def check_formats(tables, job):
+    """Tables that the job has written to since it was told to upgrade them are of format 3; some rows of them died by vectors."""
+    if product.FORMAT_3 not in job.settings:
+        return
+    upgraded = {name: table for name, table in tables.items() if table.format_version == 3}
+    vectors = [name for name, table in upgraded.items() if any("added-dvs" in snapshot.summary.additional_properties for snapshot in ancestry(table))]
+    check(vectors, f"no table has deletion vectors, {sorted(upgraded)} are of format 3")
+    say(f"{len(upgraded)} of {len(tables)} tables are of format 3, {len(vectors)} have deletion vectors")
 
 
 def check_rows(warehouse, name, table, wanted, clock, snapshot=None):

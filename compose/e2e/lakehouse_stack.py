@@ -6,7 +6,8 @@ captures it, the job keeps tables in S3 behind a REST catalog, Trino queries the
 
 The job is killed -9 at random moments while input flows, and so, if asked for, are services; then some of its commits are refused, too, or
 their answers lost on the way back. Before half of the restarts the change events
-below the newest manifest are deleted, and half of the lives write small files anew all the time. At last every row is changed once more. Then
+below the newest manifest are deleted, and half of the lives write small files anew all the time. Half-way the tables are upgraded to
+format 3. At last every row is changed once more. Then
 every table is what `shop_views` makes of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the
 epoch that was tagged and at others, none of which shows half a transaction. A row that somebody else deletes from a table that only grows
 stops nothing.
@@ -22,7 +23,7 @@ import product
 import shop_views
 import topics
 from debezium import PREFIX, Captured
-from lakehouse import check_rows
+from lakehouse import check_formats, check_rows
 from product import ProductFailed, StackLakehouse
 from scene import Failure, say, until
 from services import LakehouseServices
@@ -69,6 +70,8 @@ class Run:
         self.reader = debezium.Reader(services.brokers, services.registry)
         self.job = StackLakehouse(addresses | {CATALOG: catalog.address}, folder, CHECKPOINT_MS)
         self.seen, self.tagged, self.bound = collections.Counter(), None, None
+        if options.format == 3:
+            self.job.upgrade()
 
     def running(self):
         if (code := self.job.exit_code()) is not None:
@@ -123,6 +126,9 @@ class Run:
         status = self.note_life()
         self.job.kill()
         say(f"kill -9 of the job at epoch {status.get('epoch_opened')}")
+        self.seen["kills"] += 1
+        if self.seen["kills"] == self.options.kills // 2:
+            self.job.upgrade()
         if self.rng.random() < 0.5:
             self.delete_read_input()
         flags = ("--workers", str(self.rng.choice(WORKERS)))
@@ -216,6 +222,7 @@ def verdict(run):
     del tables[product.EPOCHS_TABLE]
     newest = max(epochs)
     check_now(run, tables, clocks[newest])
+    check_formats(tables, run.job)
     for name, table in sorted(tables.items()):
         data, deletes = check_files(name, table)
         say(f"{name}: {len(check_history(name, table))} snapshots, {data} files of data and {deletes} of deletes")

@@ -44,6 +44,7 @@ def parse(arguments):
     parser.add_argument("--outage", type=float, default=4.0, help="seconds for which the registry is away, beside the time it takes to start")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the shop of lakehouse_stack is open")
     parser.add_argument("--faults", action="store_true", help="lakehouse_stack: storage, catalog and Connect are killed too, and commits refused or their answers lost")
+    parser.add_argument("--format", type=int, choices=(2, 3), default=2, help="of the tables of lakehouse and lakehouse_stack; after half of the kills it is 3")
     parser.add_argument("--seed", type=int, help="default: a new one each run, printed")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that passed")
     options = parser.parse_args(arguments)
@@ -139,7 +140,7 @@ def main():
     if options.scenario in LAKEHOUSES:
         again = f"{options.scenario} --seed {options.seed}"
         if options.scenario != "lakehouse_kafka":
-            again += f" --kills {options.kills}"
+            again += f" --kills {options.kills} --format {options.format}"
         if options.scenario == "lakehouse_stack":
             again += f" --seconds {options.seconds:g}" + " --faults" * options.faults
         return alone(lambda folder: LAKEHOUSES[options.scenario].play(folder, options), options, again)

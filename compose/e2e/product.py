@@ -27,6 +27,7 @@ EAGER_MAINTENANCE = ("sinks.lakehouse.maintenance={ interval_seconds = 0, keep_s
                      f"keep_epochs = {KEEP_EPOCHS}, small_files = 2, dead_percent = 10 }}")
 # The same for files alone: every snapshot stays.
 EAGER_COMPACTION = "sinks.lakehouse.maintenance={ interval_seconds = 0, small_files = 2, dead_percent = 10 }"
+FORMAT_3 = "sinks.lakehouse.format=3"
 EXIT_FENCED = 5
 # What its Kafka clients call themselves: librdkafka's default.
 CLIENT_ID = "rdkafka"
@@ -134,6 +135,10 @@ class Lakehouse(Product):
     def _command(self, *verb):
         settings = [flag for setting in self.settings for flag in ("--set", setting)]
         return [os.environ["DATAFLOW_BIN"], *verb, LAKEHOUSE, "--profile", self.profile, "--data", str(self.data), *settings]
+
+    def upgrade(self):
+        """From the next life on tables are of format 3."""
+        self.settings.append(FORMAT_3)
 
     def tag(self, name):
         """Tags the tables while the job runs: (epoch, {table: snapshot})."""

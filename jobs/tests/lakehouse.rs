@@ -110,7 +110,10 @@ fn every_case_with_recorded_epochs_and_one_to_three_workers() {
     for case in CASES {
         for workers in 1..=3 {
             let out = tempfile::tempdir().unwrap();
-            let command = command(&folder().join("cases").join(case), out.path(), workers, &["bindings=recorded"]);
+            // Each case in both formats of tables.
+            let format = format!("sinks.lakehouse.format={}", 2 + workers % 2);
+            let set = ["bindings=recorded", format.as_str()];
+            let command = command(&folder().join("cases").join(case), out.path(), workers, &set);
             to_the_end(command, &format!("{case}, {workers} workers"));
             check(case, out.path(), &TABLES);
             exported += u64::from(check_exports(case, out.path()));
@@ -234,6 +237,8 @@ fn killed(pageviews: Pageviews) {
             }
             piece_lines.iter().for_each(|line| file.write_all(line).unwrap());
         }
+        // On the way the tables are upgraded.
+        set.extend((piece == PIECES / 2).then_some("sinks.lakehouse.format=3"));
         let log = fs::File::create(out.path().join("log")).unwrap();
         let mut command = command(input.path(), out.path(), 1 + piece % 2, &set);
         let before = epochs(out.path()).map_or(0, |(_, newest)| newest);

@@ -2,9 +2,10 @@
 //! rewritten as one. Leaves in a folder what the table must hold, as one JSON object a row, and where its metadata lies.
 //!
 //! ```text
-//! life sqlite FOLDER OUT        catalog FOLDER/catalog.db, files under FOLDER/warehouse
-//! life rest URI OUT             S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; files in s3://warehouse
+//! life sqlite FOLDER OUT [FORMAT]   catalog FOLDER/catalog.db, files under FOLDER/warehouse
+//! life rest URI OUT [FORMAT]        S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; files in s3://warehouse
 //! ```
+//! FORMAT is 2 or 3 (2 without one), or `upgraded`: 3 from the second step on.
 //! `connectors/iceberg/tests/readers.py` runs it and compares.
 
 use dataflow_core::{
@@ -12,8 +13,8 @@ use dataflow_core::{
     Result, Row, Spawner, TableSchema, Task, TotalF64, Waker,
 };
 use dataflow_iceberg::{
-    CatalogSettings, FileSettings, Intent, Outcome, PartitionBy, Place, Purpose, S3Keys, S3Settings, Secret, SortBy,
-    StorageSettings, Table, TableName, TableSpec, Transform, Warehouse, WarehouseSettings,
+    CatalogSettings, Deletes, FileSettings, Intent, Outcome, PartitionBy, Place, Purpose, S3Keys, S3Settings, Secret,
+    SortBy, StorageSettings, Table, TableFormat, TableName, TableSpec, Transform, Warehouse, WarehouseSettings,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -75,7 +76,7 @@ fn settings(kind: &str, place: &str) -> WarehouseSettings {
     WarehouseSettings { catalog, storage: StorageSettings::S3 { location: "s3://warehouse/tables".to_owned(), s3 } }
 }
 
-fn spec(name: &str, with_note: bool) -> TableSpec {
+fn spec(name: &str, with_note: bool, format: TableFormat) -> TableSpec {
     let kinds = [
         ("id", ColumnType::Long),
         ("name", ColumnType::Text),
@@ -100,7 +101,7 @@ fn spec(name: &str, with_note: bool) -> TableSpec {
         schema: TableSchema { columns: columns.collect(), key: vec![0] },
         partition: vec![PartitionBy { column: "at".to_owned(), transform: Transform::Day }],
         sort: vec![SortBy { column: "id".to_owned(), descending: false }],
-        files: FileSettings::default(),
+        files: FileSettings { format, ..FileSettings::default() },
     }
 }
 
@@ -138,7 +139,7 @@ impl Sink {
         let generation = Generation { number: 1, nonce: 1 };
         let marker = Marker { lineage: Lineage(1), generation, epoch: self.epoch, chain: ChainHash([1; 16]) };
         let (table, parent) = (self.table.uuid(), self.table.snapshot());
-        let (data, deletes, removed) = (vec![], vec![], vec![]);
+        let (data, deletes, removed) = (vec![], Deletes::default(), vec![]);
         let (first_epoch, purpose) = (self.epoch, Purpose::Rows);
         Intent { table, marker, first_epoch, parent, is_alone: false, purpose, data, deletes, removed }
     }
@@ -221,19 +222,19 @@ fn json(columns: &[Column], row: &Row) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-fn live(kind: &str, place: &str, out: &Path) -> Result<()> {
+fn live(kind: &str, place: &str, out: &Path, (first, then): (TableFormat, TableFormat)) -> Result<()> {
     fs::create_dir_all(out).map_err(|e| Error::outside(format!("make '{}'", out.display())).because(e))?;
     let warehouse = Warehouse::open(&settings(kind, place), environment())?;
     let name = format!("life_{}", std::process::id());
     put(&out.join("table"), &name)?;
-    let table = warehouse.table(&spec(&name, false))?;
+    let table = warehouse.table(&spec(&name, false, first))?;
     let mut sink = Sink { table, rows: BTreeMap::new(), epoch: 0 };
     sink.table.claim(Lineage(1), Generation { number: 1, nonce: 1 })?;
     sink.upsert(0..ROWS, 0)?;
     sink.expect(out, "1-append")?;
     sink.upsert((0..ROWS).step_by(10), 1)?;
     sink.expect(out, "2-upsert")?;
-    sink.table = warehouse.table(&spec(&name, true))?;
+    sink.table = warehouse.table(&spec(&name, true, then))?;
     sink.upsert((5..ROWS).step_by(50), 2)?;
     for (row, _) in sink.rows.values_mut() {
         // What was written before the column came reads null, and the widened number is the same number.
@@ -259,11 +260,17 @@ fn live(kind: &str, place: &str, out: &Path) -> Result<()> {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, place, out] = arguments.as_slice() else {
-        eprintln!("usage: life sqlite FOLDER OUT | life rest URI OUT");
-        std::process::exit(2);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (kind, place, out, formats) = match arguments[..] {
+        [kind, place, out] | [kind, place, out, "2"] => (kind, place, out, (TableFormat::V2, TableFormat::V2)),
+        [kind, place, out, "3"] => (kind, place, out, (TableFormat::V3, TableFormat::V3)),
+        [kind, place, out, "upgraded"] => (kind, place, out, (TableFormat::V2, TableFormat::V3)),
+        _ => {
+            eprintln!("usage: life sqlite FOLDER OUT [2|3|upgraded] | life rest URI OUT [2|3|upgraded]");
+            std::process::exit(2);
+        }
     };
-    if let Err(error) = live(kind, place, Path::new(out)) {
+    if let Err(error) = live(kind, place, Path::new(out), formats) {
         eprintln!("{error}");
         std::process::exit(error.fault.exit_code().into());
     }

@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::snapshot::{Change, prepare};
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Result};
-use iceberg::spec::{MAIN_BRANCH, Operation, TableMetadata};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,13 +22,15 @@ pub const ATTEMPTS_MAX: u32 = 24;
 /// The longest pause after a conflict: long against one commit, so that those who meet part.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Commits `intent`; the table as it is afterwards, and what became of it.
+/// Commits `intent`; the table as it is afterwards, and what became of it. `vectors` puts into a change of a table of format 3 what becomes
+/// of its deletion vectors.
 pub(crate) fn commit(
     session: &Session,
     catalog: &dyn Catalog,
     name: &TableName,
     intent: &Intent,
     is_append: bool,
+    vectors: impl Fn(&TableMetadata, &mut Change) -> Result<()>,
 ) -> Result<(Loaded, Outcome)> {
     sound(name, intent)?;
     let (mut because, mut in_doubt) = (String::new(), false);
@@ -51,7 +53,11 @@ pub(crate) fn commit(
             }
             Verdict::Commit | Verdict::CommitIfHeld => {}
         }
-        let (snapshot, mut updates) = prepare(session, &now.metadata, &change(&now.metadata, intent)?)?;
+        let mut change = change(&now.metadata, intent)?;
+        if now.metadata.format_version() >= FormatVersion::V3 {
+            vectors(&now.metadata, &mut change)?;
+        }
+        let (snapshot, mut updates) = prepare(session, &now.metadata, &change)?;
         let mut properties = marker::write(&intent.marker);
         if is_rewritten(name, &now.metadata, &Ancestry::of(&now.metadata), intent.marker.lineage)? {
             properties.insert(REWRITTEN.to_owned(), "true".to_owned());
@@ -83,7 +89,10 @@ fn is_held(session: &Session, table: &TableMetadata, intent: &Intent) -> Result<
     let all: BTreeSet<&str> = live.iter().map(LiveFile::file_path).collect();
     let mut held: BTreeSet<&str> = live.iter().filter(|file| file.is_data()).map(LiveFile::file_path).collect();
     held.extend(intent.data.iter().map(|file| file.path.as_str()));
-    for file in &intent.deletes {
+    if intent.deletes.vectors.keys().any(|data| !held.contains(data.as_str())) {
+        return Ok(false);
+    }
+    for file in &intent.deletes.files {
         let referenced = file.entry(table)?.1.referenced_data_file();
         if referenced.is_none_or(|referenced| !held.contains(referenced.as_str())) {
             return Ok(false);
@@ -135,6 +144,9 @@ fn change(table: &TableMetadata, intent: &Intent) -> Result<Change> {
             if only_adds { Operation::Append } else { Operation::Overwrite }
         }
     };
-    let added: Result<Vec<_>> = intent.data.iter().chain(&intent.deletes).map(|file| file.entry(table)).collect();
-    Ok(Change { operation, added: added?, removed: intent.removed.iter().cloned().collect(), summary })
+    // Format 3 takes no position deletes: what they say goes into vectors.
+    let deletes = if table.format_version() < FormatVersion::V3 { &intent.deletes.files[..] } else { &[] };
+    let added: Result<Vec<_>> = intent.data.iter().chain(deletes).map(|file| file.entry(table)).collect();
+    let removed = intent.removed.iter().cloned().collect();
+    Ok(Change { operation, added: added?, removed, outdated: BTreeSet::new(), summary })
 }

@@ -8,7 +8,7 @@
 //! is written anew a number of times that grows with the logarithm of the table, not with its commits. One source file, one batch of rows
 //! and the row groups of the new file are in memory; of deletes, the dead positions of one data file.
 
-use crate::deletes::speaks_of;
+use crate::deletes::{Deletes, speaks_of};
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
 use crate::scan::{LiveFile, live_files, positions};
@@ -49,7 +49,7 @@ impl Default for CompactionSettings {
 #[derive(Default)]
 pub(crate) struct Rewritten {
     pub(crate) data: Vec<NewFile>,
-    pub(crate) deletes: Vec<NewFile>,
+    pub(crate) deletes: Deletes,
     pub(crate) removed: Vec<String>,
     pub(crate) moved: Vec<MovedRows>,
 }
@@ -93,7 +93,7 @@ impl Table {
             for file in &deletes {
                 dead.extend(positions(self.session(), file)?.into_iter().map(|(_, position)| position));
             }
-            rewritten.deletes.extend(self.write_deletes(&BTreeMap::from([(data, dead)]))?);
+            rewritten.deletes.append(self.write_deletes(&BTreeMap::from([(data, dead)]))?);
             rewritten.removed.extend(deletes);
         }
         Ok(Some(rewritten))
@@ -121,7 +121,7 @@ impl Table {
             }
         }
         let removed = chosen.iter().map(|path| path.to_string()).collect();
-        Ok(Rewritten { data: writer.finish()?, deletes: Vec::new(), removed, moved: moved.sorted() })
+        Ok(Rewritten { data: writer.finish()?, deletes: Deletes::default(), removed, moved: moved.sorted() })
     }
 }
 

@@ -1,6 +1,7 @@
-//! Position deletes: which rows of which data files are dead. One delete file for each data file, in its partition, so that a reader opens
-//! only those of the files that it reads.
+//! Position deletes of format 2: which rows of which data files are dead. One delete file for each data file, in its partition, so that a
+//! reader opens only those of the files that it reads. In format 3 they are deletion vectors ([`crate::vectors`]).
 
+use crate::deletion_vector::DeletionVector;
 use crate::file::NewFile;
 use crate::names;
 use crate::parquet_file::{OpenFile, properties};
@@ -11,7 +12,41 @@ use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
     DataContentType, DataFile, Datum, NestedField, PrimitiveLiteral, PrimitiveType, Schema, Struct, TableMetadata, Type,
 };
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Which rows are dead, as it waits in an intent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletes {
+    /// Files of position deletes.
+    #[serde(rename = "deletes", default)]
+    pub files: Vec<NewFile>,
+    /// By data file, what a commit makes deletion vectors of: in format 3 a vector holds what was dead before too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vectors: BTreeMap<String, DeletionVector>,
+}
+
+impl Deletes {
+    /// Whether no row is dead.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.vectors.is_empty()
+    }
+
+    /// Takes in what another worker has.
+    pub fn append(&mut self, mut other: Deletes) {
+        self.files.append(&mut other.files);
+        for (data, dead) in other.vectors {
+            self.vectors.entry(data).or_default().union(&dead);
+        }
+    }
+}
+
+impl From<Vec<NewFile>> for Deletes {
+    fn from(files: Vec<NewFile>) -> Deletes {
+        Deletes { files, vectors: BTreeMap::new() }
+    }
+}
 
 /// The field ids that the specification reserves for the two columns.
 pub(crate) const FILE_PATH_ID: i32 = 2_147_483_546;

@@ -3,6 +3,7 @@
 //!
 //! Only the committer adds to it, after the last commit of an epoch, and with the same marker: so an epoch is in it once.
 
+use crate::deletes::Deletes;
 use crate::file_format::FileSettings;
 use crate::intent::{Intent, Outcome, Purpose};
 use crate::scan;
@@ -63,7 +64,7 @@ impl EpochsTable {
             is_alone: false,
             purpose: Purpose::Rows,
             data: writer.finish()?,
-            deletes: Vec::new(),
+            deletes: Deletes::default(),
             removed: Vec::new(),
         };
         match table.commit(&intent)? {

@@ -49,7 +49,8 @@ pub(crate) fn shut_out_others(
         let mut summary = marker.clone();
         let is_over_others = is_changed_by_others(name, &now.metadata, lineage)?;
         summary.insert(FENCE.to_owned(), if is_over_others { OVER_OTHERS } else { "true" }.to_owned());
-        let change = Change { operation: Operation::Append, added: Vec::new(), removed: BTreeSet::new(), summary };
+        let (added, removed, outdated) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        let change = Change { operation: Operation::Append, added, removed, outdated, summary };
         let (_, mut updates) = prepare(session, &now.metadata, &change)?;
         updates.push(TableUpdate::SetProperties { updates: marker });
         match catalog.commit(name, &requirements(&now.metadata), updates) {

@@ -3,7 +3,7 @@
 
 use crate::parquet_file::properties;
 use dataflow_core::{Error, Result};
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{FormatVersion, TableMetadata};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
@@ -18,9 +18,50 @@ const CODEC: &str = "write.parquet.compression-codec";
 const LEVEL: &str = "write.parquet.compression-level";
 const BLOOM: &str = "write.parquet.bloom-filter-enabled.column.";
 
-/// What a job wants of a table's data files; what it does not name stays as the table says. It holds for new files.
+/// The version of Iceberg's table format, of those that are written here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum TableFormat {
+    /// Dead rows are position deletes. Every reader knows it.
+    #[default]
+    V2,
+    /// Dead rows are deletion vectors, one at most for a data file.
+    V3,
+}
+
+impl TryFrom<u8> for TableFormat {
+    type Error = Error;
+
+    fn try_from(number: u8) -> Result<TableFormat> {
+        match number {
+            2 => Ok(TableFormat::V2),
+            3 => Ok(TableFormat::V3),
+            _ => Err(Error::user(format!("reading the table format '{number}'")).hint("write 2 or 3")),
+        }
+    }
+}
+
+impl From<TableFormat> for u8 {
+    fn from(format: TableFormat) -> u8 {
+        FormatVersion::from(format) as u8
+    }
+}
+
+impl From<TableFormat> for FormatVersion {
+    fn from(format: TableFormat) -> FormatVersion {
+        match format {
+            TableFormat::V2 => FormatVersion::V2,
+            TableFormat::V3 => FormatVersion::V3,
+        }
+    }
+}
+
+/// What a job wants of a table's files; what it does not name stays as the table says. It holds for new files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSettings {
+    /// The table's format, at least: one of a lower version is upgraded, one of a higher version stays.
+    #[serde(default)]
+    pub format: TableFormat,
     /// Bytes at which a data file is ended, and up to which small ones are put together.
     pub target_bytes: Option<u64>,
     /// How pages are compressed.

@@ -12,7 +12,7 @@ use crate::intent::{COMPACTION, Intent, Purpose};
 use crate::marker;
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Epoch, Error, Generation, Lineage, Marker, Result};
-use iceberg::spec::{FormatVersion, Operation, SnapshotRef, TableMetadata};
+use iceberg::spec::{Operation, SnapshotRef, TableMetadata};
 
 /// The property of a table that says that others have removed or rewritten rows of it, also when their snapshot has expired.
 pub(crate) const REWRITTEN: &str = "dataflow.rewritten-by-others";
@@ -142,10 +142,6 @@ pub(crate) fn judge(name: &TableName, table: &TableMetadata, intent: &Intent, is
             intent.table
         );
         return Err(Error::doubt(what).hint("start over: the new table does not have what the old one had"));
-    }
-    if table.format_version() != FormatVersion::V2 {
-        let what = format!("commit to the table '{name}': it has become one of the format {}", table.format_version());
-        return Err(Error::doubt(what).hint("only format v2 is written here: start over with a new table"));
     }
     let ancestry = Ancestry::of(table);
     let standing = standing(name, table)?;

@@ -1,5 +1,6 @@
 //! What a sink wants a table to be told, as it lies in a checkpoint before the first attempt, and what becomes of it.
 
+use crate::deletes::Deletes;
 use crate::file::NewFile;
 use dataflow_core::{Epoch, Marker};
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,9 @@ pub struct Intent {
     pub purpose: Purpose,
     /// New data files.
     pub data: Vec<NewFile>,
-    /// New delete files.
-    pub deletes: Vec<NewFile>,
+    /// Which rows die.
+    #[serde(flatten)]
+    pub deletes: Deletes,
     /// Paths of files that go.
     pub removed: Vec<String>,
 }

@@ -3,12 +3,17 @@
 mod parquet_rows;
 
 use crate::deletes::{FILE_PATH_ID, POSITION_ID};
+use crate::deletion_vector::DeletionVector;
 use crate::history::Ancestry;
 use crate::session::{Session, outside};
 use crate::snapshot::manifests;
+use crate::vectors::BlobPlace;
 use crate::writer::Place;
 use dataflow_core::{ColumnType, Datum, Error, Result, Row, TableSchema};
-use iceberg::spec::{DataContentType, DataFile, DataFileFormat, ManifestEntryRef, Snapshot, Struct, TableMetadata};
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileFormat, ManifestContentType, ManifestEntryRef, ManifestFile, Snapshot, Struct,
+    TableMetadata,
+};
 use parquet_rows::ParquetRows;
 pub(crate) use parquet_rows::Wanted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +38,11 @@ impl LiveFile {
         self.entry.data_file()
     }
 
+    /// What tells it from others: the file, and which vector of it.
+    fn identity(&self) -> (String, Option<i64>) {
+        (self.file_path().to_owned(), self.file().content_offset())
+    }
+
     pub(crate) fn is_data(&self) -> bool {
         self.file().content_type() == DataContentType::Data
     }
@@ -54,15 +64,24 @@ pub struct FileChanges {
     pub added: Vec<Arc<str>>,
     /// Data files that went, with all their rows.
     pub removed: Vec<Arc<str>>,
-    /// Positions that died, by data file; those of files that came among them.
+    /// Positions that died, by data file; those of files that came among them, and with those of a deletion vector all that it has.
     pub deleted: BTreeMap<Arc<str>, Vec<u64>>,
 }
 
 /// The live files of a snapshot.
 pub(crate) fn live_files(session: &Session, table: &TableMetadata, at: Option<&Snapshot>) -> Result<Vec<LiveFile>> {
+    live(session, table, at, |_| true)
+}
+
+fn live(
+    session: &Session,
+    table: &TableMetadata,
+    at: Option<&Snapshot>,
+    is_read: impl Fn(&ManifestFile) -> bool,
+) -> Result<Vec<LiveFile>> {
     let found = session.wait(async {
         let mut files = Vec::new();
-        for manifest in manifests(session, table, at).await? {
+        for manifest in manifests(session, table, at).await?.into_iter().filter(is_read) {
             let spec_id = manifest.partition_spec_id;
             let entries = manifest.load_manifest(&session.io).await?.into_parts().0;
             files.extend(entries.into_iter().filter(|e| e.is_alive()).map(|entry| LiveFile { spec_id, entry }));
@@ -72,11 +91,14 @@ pub(crate) fn live_files(session: &Session, table: &TableMetadata, at: Option<&S
     found.map_err(outside(format!("list the files of the table at '{}'", table.location())))
 }
 
+/// The live delete files of a snapshot.
+pub(crate) fn live_deletes(session: &Session, table: &TableMetadata, at: Option<&Snapshot>) -> Result<Vec<LiveFile>> {
+    live(session, table, at, |manifest| manifest.content == ManifestContentType::Deletes)
+}
+
 /// The live data files of a snapshot.
 pub(crate) fn data_files(session: &Session, table: &TableMetadata, at: Option<&Snapshot>) -> Result<Vec<LiveFile>> {
-    let mut files = live_files(session, table, at)?;
-    files.retain(LiveFile::is_data);
-    Ok(files)
+    live(session, table, at, |manifest| manifest.content == ManifestContentType::Data)
 }
 
 fn snapshot(table: &TableMetadata, id: i64) -> Result<&Snapshot> {
@@ -91,6 +113,7 @@ fn foreign(file: &DataFile) -> Option<Error> {
     let what = match (file.content_type(), file.file_format()) {
         (DataContentType::EqualityDeletes, _) => "it holds equality deletes",
         (_, DataFileFormat::Parquet) => return None,
+        (DataContentType::PositionDeletes, _) if BlobPlace::of(file).is_some() => return None,
         _ => "it is no Parquet file",
     };
     let error = Error::outside(format!("read the file '{}': {what}", file.file_path()));
@@ -107,8 +130,10 @@ pub(crate) struct Scan {
     files: VecDeque<Arc<str>>,
     /// Delete files that speak of one data file alone.
     scoped: BTreeMap<String, Vec<String>>,
+    /// Deletion vectors.
+    vectors: BTreeMap<String, BlobPlace>,
     /// Dead positions from delete files that speak of several.
-    wide: BTreeMap<Arc<str>, BTreeSet<u64>>,
+    wide: BTreeMap<Arc<str>, DeletionVector>,
     reading: Option<Reading>,
 }
 
@@ -116,7 +141,7 @@ pub(crate) struct Scan {
 struct Reading {
     path: Arc<str>,
     rows: ParquetRows,
-    dead: BTreeSet<u64>,
+    dead: DeletionVector,
     batch: VecDeque<(u64, Row)>,
 }
 
@@ -135,6 +160,7 @@ impl Scan {
             wanted,
             files: VecDeque::new(),
             scoped: BTreeMap::new(),
+            vectors: BTreeMap::new(),
             wide: BTreeMap::new(),
             reading: None,
         };
@@ -144,11 +170,13 @@ impl Scan {
             }
             if live.is_data() {
                 scan.files.push_back(live.file_path().into());
+            } else if let Some((place, data)) = BlobPlace::of(live.file()).zip(live.file().referenced_data_file()) {
+                scan.vectors.insert(data, place);
             } else if let Some(data) = live.file().referenced_data_file() {
                 scan.scoped.entry(data).or_default().push(live.file_path().to_owned());
             } else {
                 for (path, position) in positions(&scan.session, live.file_path())? {
-                    scan.wide.entry(path).or_default().insert(position);
+                    scan.wide.entry(path).or_default().extend([position]);
                 }
             }
         }
@@ -167,6 +195,9 @@ impl Scan {
             let found = positions(&self.session, &file)?.into_iter().filter(|(of, _)| *of == path);
             dead.extend(found.map(|(_, position)| position));
         }
+        if let Some(place) = self.vectors.remove(path.as_ref()) {
+            dead.union(&place.read(&self.session)?);
+        }
         let rows = ParquetRows::open(&self.session, &path, &self.wanted)?;
         Ok(Reading { path, rows, dead, batch: VecDeque::new() })
     }
@@ -179,7 +210,7 @@ impl Scan {
                 continue;
             };
             while let Some((position, row)) = reading.batch.pop_front() {
-                if !reading.dead.contains(&position) {
+                if !reading.dead.contains(position) {
                     return Ok(Some((row, Place { file: reading.path.clone(), position })));
                 }
             }
@@ -282,18 +313,23 @@ pub(crate) fn changes(session: &Session, table: &TableMetadata, since: i64) -> R
     }
     let before = live_files(session, table, Some(snapshot(table, since)?))?;
     let now = live_files(session, table, table.current_snapshot().map(AsRef::as_ref))?;
-    let paths = |files: &[LiveFile]| files.iter().map(|live| live.file_path().to_owned()).collect::<BTreeSet<_>>();
+    // A file of vectors holds those of several data files.
+    let paths = |files: &[LiveFile]| files.iter().map(LiveFile::identity).collect::<BTreeSet<_>>();
     let (had, has) = (paths(&before), paths(&now));
     let mut changes = FileChanges::default();
-    for live in before.iter().filter(|live| live.is_data() && !has.contains(live.file_path())) {
+    for live in before.iter().filter(|live| live.is_data() && !has.contains(&live.identity())) {
         changes.removed.push(live.file_path().into());
     }
-    for live in now.iter().filter(|live| !had.contains(live.file_path())) {
+    for live in now.iter().filter(|live| !had.contains(&live.identity())) {
         if let Some(error) = foreign(live.file()) {
             return Err(error);
         }
         if live.is_data() {
             changes.added.push(live.file_path().into());
+            continue;
+        }
+        if let Some((place, data)) = BlobPlace::of(live.file()).zip(live.file().referenced_data_file()) {
+            changes.deleted.entry(data.into()).or_default().extend(place.read(session)?.positions());
             continue;
         }
         for (path, position) in positions(session, live.file_path())? {

@@ -8,14 +8,14 @@ use crate::file_format::FileSettings;
 use dataflow_core::{Column, ColumnType, Error, Result, TableSchema};
 use iceberg::TableUpdate;
 use iceberg::spec::{
-    NestedField, NestedFieldRef, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata,
-    Transform as IcebergTransform, Type, UnboundPartitionField, UnboundPartitionSpec,
+    FormatVersion, NestedField, NestedFieldRef, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
+    TableMetadata, Transform as IcebergTransform, Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A table as a job wants it. Tables are of Iceberg's format version 2, which every reader knows.
+/// A table as a job wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSpec {
     /// Its name.
@@ -253,6 +253,10 @@ pub(crate) fn files(spec: &TableSpec) -> Result<BTreeMap<String, String>> {
 /// The updates that make the table `now` one of `spec`; empty when it is.
 pub(crate) fn changes(spec: &TableSpec, now: &TableMetadata) -> Result<Vec<TableUpdate>> {
     let mut updates = Vec::new();
+    let format = FormatVersion::from(spec.files.format);
+    if now.format_version() < format {
+        updates.push(TableUpdate::UpgradeFormatVersion { format_version: format });
+    }
     let next = evolved(spec, now.current_schema(), now.last_column_id())?;
     let schema = next.as_ref().unwrap_or(now.current_schema());
     let partitions = partitions(spec, schema)?;

@@ -7,6 +7,7 @@ mod commits;
 mod rewrites;
 
 use crate::compaction::CompactionSettings;
+use crate::deletes::Deletes;
 use crate::epochs::EpochsTable;
 use crate::file::NewFile;
 use crate::history::admit;
@@ -99,7 +100,8 @@ struct Opened {
 struct WorkerFiles {
     table: Uuid,
     data: Vec<NewFile>,
-    deletes: Vec<NewFile>,
+    #[serde(flatten)]
+    deletes: Deletes,
     /// Files whose place they take.
     #[serde(default)]
     removed: Vec<String>,

@@ -11,9 +11,10 @@ use crate::tally::Tally;
 use dataflow_core::{Error, Result};
 use iceberg::TableUpdate;
 use iceberg::spec::{
-    DataContentType, DataFile, MAIN_BRANCH, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestList,
-    ManifestListWriter, ManifestWriter, ManifestWriterBuilder, Operation, Snapshot, SnapshotReference,
-    SnapshotRetention, Summary, TableMetadata,
+    DataContentType, DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestEntryRef, ManifestFile,
+    ManifestList, ManifestListWriter, ManifestWriter, ManifestWriterBuilder, Operation, Schema, Snapshot,
+    SnapshotReference, SnapshotRetention, StructType, Summary, TableMetadata, deserialize_data_file_from_json,
+    serialize_data_file_to_json,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,8 @@ pub(crate) struct Change {
     pub(crate) added: Vec<(i32, DataFile)>,
     /// Paths of files that the snapshot no longer holds. Delete files that refer to nothing else go with their data file.
     pub(crate) removed: BTreeSet<String>,
+    /// Data files of which `added` has a deletion vector: what they had of deletes goes.
+    pub(crate) outdated: BTreeSet<String>,
     /// Entries of the summary beside the counts.
     pub(crate) summary: Properties,
 }
@@ -77,6 +80,22 @@ pub(crate) fn prepare(session: &Session, table: &TableMetadata, change: &Change)
     session.wait(work.snapshot(change, manifests)).map_err(outside(what()))
 }
 
+impl Change {
+    /// Whether a file that was there goes.
+    fn takes_away(&self, file: &DataFile) -> bool {
+        let goes = |data: &String| self.removed.contains(data) || self.outdated.contains(data);
+        self.removed.contains(file.file_path()) || speaks_of(file).as_ref().is_some_and(goes)
+    }
+}
+
+/// What becomes one manifest.
+#[derive(Default)]
+struct Group<'a> {
+    added: Vec<&'a DataFile>,
+    /// Manifests whose entries are taken over.
+    old: Vec<ManifestFile>,
+}
+
 struct Work<'a> {
     session: &'a Session,
     table: &'a TableMetadata,
@@ -90,61 +109,105 @@ impl Work<'_> {
         change: &Change,
         missing: &mut BTreeSet<String>,
     ) -> iceberg::Result<Vec<ManifestFile>> {
-        let mut all = Vec::new();
-        let mut groups: BTreeMap<(bool, i32), Vec<&DataFile>> = BTreeMap::new();
+        let mut groups: BTreeMap<(bool, i32), Group<'_>> = BTreeMap::new();
         for (spec_id, file) in &change.added {
-            groups.entry((file.content_type() != DataContentType::Data, *spec_id)).or_default().push(file);
-        }
-        for ((is_deletes, spec_id), files) in groups {
-            let content = if is_deletes { ManifestContentType::Deletes } else { ManifestContentType::Data };
-            let mut writer = self.writer(spec_id, content)?;
-            for file in files {
-                self.tally.count(file, spec_id, true);
-                writer.add_file(file.clone(), INHERITED)?;
-            }
-            all.push(writer.write_manifest_file().await?);
+            let is_deletes = file.content_type() != DataContentType::Data;
+            groups.entry((is_deletes, *spec_id)).or_default().added.push(file);
         }
         let parent = self.table.current_snapshot();
         let mut old = Vec::new();
         for manifest in manifests(self.session, self.table, parent.map(AsRef::as_ref)).await? {
-            if manifest.has_added_files() || manifest.has_existing_files() {
-                old.push(self.without(manifest, &change.removed, missing).await?);
+            let is_deletes = manifest.content == ManifestContentType::Deletes;
+            if !(manifest.has_added_files() || manifest.has_existing_files()) {
+                continue;
             }
+            // Each commit takes the place of many vectors: left where they are, all manifests would be written anew each time.
+            if is_deletes && !change.outdated.is_empty() && manifest.manifest_length < SMALL_MANIFEST_BYTES {
+                groups.entry((is_deletes, manifest.partition_spec_id)).or_default().old.push(manifest);
+            } else {
+                old.push(self.without(manifest, change, missing).await?);
+            }
+        }
+        let mut all = Vec::new();
+        for ((is_deletes, spec_id), Group { added, old }) in groups {
+            let content = if is_deletes { ManifestContentType::Deletes } else { ManifestContentType::Data };
+            let mut writer = self.writer(spec_id, content)?;
+            for file in added {
+                self.tally.count(file, spec_id, true);
+                writer.add_file(file.clone(), INHERITED)?;
+            }
+            for manifest in old {
+                let entries = self.entries(&manifest).await?;
+                self.take_over(&mut writer, &manifest, entries, change, missing)?;
+            }
+            all.push(writer.write_manifest_file().await?);
         }
         all.extend(self.merged(old).await?);
         Ok(all)
     }
 
-    /// The manifest itself if it holds none of `removed`, else a copy that marks those as deleted.
+    /// The manifest itself if it holds nothing that goes, else a copy that marks that as deleted.
     async fn without(
         &mut self,
         manifest: ManifestFile,
-        removed: &BTreeSet<String>,
+        change: &Change,
         missing: &mut BTreeSet<String>,
     ) -> iceberg::Result<ManifestFile> {
-        if removed.is_empty() {
+        let is_data = manifest.content == ManifestContentType::Data;
+        if change.removed.is_empty() && (is_data || change.outdated.is_empty()) {
             return Ok(manifest);
         }
-        let entries = manifest.load_manifest(&self.session.io).await?.into_parts().0;
-        let goes = |entry: &ManifestEntryRef| {
-            let referenced = speaks_of(entry.data_file());
-            removed.contains(entry.file_path()) || referenced.is_some_and(|file| removed.contains(&file))
-        };
-        if !entries.iter().any(|entry| entry.is_alive() && goes(entry)) {
+        let entries = self.entries(&manifest).await?;
+        if !entries.iter().any(|(_, file)| change.takes_away(file)) {
             return Ok(manifest);
         }
         let mut writer = self.writer(manifest.partition_spec_id, manifest.content)?;
-        for entry in entries.iter().filter(|entry| entry.is_alive()) {
-            if goes(entry) {
-                missing.remove(entry.file_path());
-                self.tally.count(entry.data_file(), manifest.partition_spec_id, false);
+        self.take_over(&mut writer, &manifest, entries, change, missing)?;
+        writer.write_manifest_file().await
+    }
+
+    /// Takes over what stays of a manifest, and marks as deleted what goes.
+    fn take_over(
+        &mut self,
+        writer: &mut ManifestWriter,
+        manifest: &ManifestFile,
+        entries: Vec<(ManifestEntryRef, DataFile)>,
+        change: &Change,
+        missing: &mut BTreeSet<String>,
+    ) -> iceberg::Result<()> {
+        for (entry, file) in entries {
+            if change.takes_away(&file) {
+                missing.remove(file.file_path());
+                self.tally.count(&file, manifest.partition_spec_id, false);
                 let number = entry.sequence_number().unwrap_or(manifest.sequence_number);
-                writer.add_delete_file(entry.data_file().clone(), number, entry.file_sequence_number)?;
+                writer.add_delete_file(file, number, entry.file_sequence_number)?;
             } else {
-                keep(&mut writer, entry, &manifest)?;
+                keep(writer, &entry, file, manifest)?;
             }
         }
-        writer.write_manifest_file().await
+        Ok(())
+    }
+
+    /// The live entries of a manifest, each with its file, which knows the number of its first row in format 3: in another manifest it would
+    /// not inherit the one that it has (specification, "First Row ID Inheritance").
+    async fn entries(&self, manifest: &ManifestFile) -> iceberg::Result<Vec<(ManifestEntryRef, DataFile)>> {
+        let (entries, metadata) = manifest.load_manifest(&self.session.io).await?.into_parts();
+        let mut next = manifest.first_row_id.filter(|_| manifest.content == ManifestContentType::Data);
+        let kind = metadata.partition_spec().partition_type(metadata.schema())?;
+        let mut all = Vec::new();
+        for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
+            let file = entry.data_file().clone();
+            let file = match &mut next {
+                Some(next) if file.first_row_id().is_none() => {
+                    let first = *next;
+                    *next += file.record_count();
+                    with_first_row(file, first, manifest.partition_spec_id, &kind, metadata.schema())?
+                }
+                _ => file,
+            };
+            all.push((entry, file));
+        }
+        Ok(all)
     }
 
     /// `old`, with small manifests merged where there are many of a kind.
@@ -167,10 +230,8 @@ impl Work<'_> {
             }
             let mut writer = self.writer(spec_id, group[0].content)?;
             for manifest in &group {
-                for entry in manifest.load_manifest(&self.session.io).await?.entries() {
-                    if entry.is_alive() {
-                        keep(&mut writer, entry, manifest)?;
-                    }
+                for (entry, file) in self.entries(manifest).await? {
+                    keep(&mut writer, &entry, file, manifest)?;
                 }
             }
             all.push(writer.write_manifest_file().await?);
@@ -184,8 +245,13 @@ impl Work<'_> {
         let parent_id = parent.map(|parent| parent.snapshot_id());
         let path = format!("{}/metadata/snap-{id}-{}.avro", table.location(), names::fresh(session));
         let output = session.io.new_output(&path)?.writer().await?;
-        let mut list = ManifestListWriter::v2(output, id, parent_id, number);
+        let first_row = table.next_row_id();
+        let mut list = match table.format_version() {
+            FormatVersion::V3 => ManifestListWriter::v3(output, id, parent_id, number, Some(first_row)),
+            _ => ManifestListWriter::v2(output, id, parent_id, number),
+        };
         list.add_manifests(manifests.into_iter())?;
+        let next_row = list.next_row_id();
         list.close().await?;
 
         let mut summary = tally.summary(parent.map(|parent| &parent.summary().additional_properties));
@@ -198,8 +264,11 @@ impl Work<'_> {
             .with_timestamp_ms(session.now_ms().max(table.last_updated_ms()))
             .with_manifest_list(path)
             .with_summary(Summary { operation: change.operation.clone(), additional_properties: summary })
-            .with_schema_id(table.current_schema_id())
-            .build();
+            .with_schema_id(table.current_schema_id());
+        let snapshot = match next_row {
+            Some(next) => snapshot.with_row_range(first_row, next - first_row).build(),
+            None => snapshot.build(),
+        };
         let reference = SnapshotReference::new(id, SnapshotRetention::branch(None, None, None));
         let current = TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference };
         Ok((id, vec![TableUpdate::AddSnapshot { snapshot }, current]))
@@ -215,16 +284,38 @@ impl Work<'_> {
             session.io.new_output(format!("{}/metadata/{}-m0.avro", table.location(), names::fresh(session)))?;
         let schema = table.current_schema().clone();
         let builder = ManifestWriterBuilder::new(output, Some(self.id), schema, spec.as_ref().clone());
-        Ok(match content {
-            ManifestContentType::Data => builder.build_v2_data(),
-            ManifestContentType::Deletes => builder.build_v2_deletes(),
+        Ok(match (table.format_version(), content) {
+            (FormatVersion::V3, ManifestContentType::Data) => builder.build_v3_data(),
+            (FormatVersion::V3, ManifestContentType::Deletes) => builder.build_v3_deletes(),
+            (_, ManifestContentType::Data) => builder.build_v2_data(),
+            (_, ManifestContentType::Deletes) => builder.build_v2_deletes(),
         })
     }
 }
 
 /// Takes an entry over unchanged.
-fn keep(writer: &mut ManifestWriter, entry: &ManifestEntryRef, from: &ManifestFile) -> iceberg::Result<()> {
+fn keep(
+    writer: &mut ManifestWriter,
+    entry: &ManifestEntryRef,
+    file: DataFile,
+    from: &ManifestFile,
+) -> iceberg::Result<()> {
     let added_by = entry.snapshot_id().unwrap_or(from.added_snapshot_id);
     let number = entry.sequence_number().unwrap_or(from.sequence_number);
-    writer.add_existing_file(entry.data_file().clone(), added_by, number, entry.file_sequence_number)
+    writer.add_existing_file(file, added_by, number, entry.file_sequence_number)
+}
+
+/// A file that says itself which number its first row has. The crate has no way to set that but through its JSON.
+fn with_first_row(
+    file: DataFile,
+    first: u64,
+    spec_id: i32,
+    kind: &StructType,
+    schema: &Schema,
+) -> iceberg::Result<DataFile> {
+    let unmade = |e: serde_json::Error| iceberg::Error::new(iceberg::ErrorKind::Unexpected, e.to_string());
+    let written = serialize_data_file_to_json(file, kind, FormatVersion::V3)?;
+    let mut fields: serde_json::Value = serde_json::from_str(&written).map_err(unmade)?;
+    fields["first_row_id"] = first.into();
+    deserialize_data_file_from_json(&fields.to_string(), spec_id, kind, schema)
 }

@@ -3,7 +3,7 @@
 
 use crate::catalog::{Catalog, CommitError, Loaded, TableName};
 use crate::commit;
-use crate::deletes;
+use crate::deletes::{self, Deletes};
 use crate::file::NewFile;
 use crate::history::{Ancestry, admit, standing};
 use crate::intent::{Intent, Outcome};
@@ -11,11 +11,13 @@ use crate::marker;
 use crate::scan::{self, Changes, FileRows, Scan};
 use crate::schema::TableSpec;
 use crate::session::{REQUESTS_AT_ONCE, Session};
+use crate::snapshot::Change;
+use crate::vectors::Vectors;
 use crate::writer::{DataWriter, Place};
 use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema, TableState};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use iceberg::TableUpdate;
-use iceberg::spec::{Operation, Struct, TableMetadataRef};
+use iceberg::spec::{FormatVersion, Operation, Struct, TableMetadata, TableMetadataRef};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::Uuid;
@@ -27,6 +29,7 @@ pub struct Table {
     spec: TableSpec,
     now: Mutex<Loaded>,
     partitions: Arc<Partitions>,
+    vectors: Vectors,
 }
 
 /// The partition of each data file that was met: what its delete files must carry. One entry a data file of the table.
@@ -47,6 +50,23 @@ impl Partitions {
         self.lock().get(path).cloned()
     }
 
+    /// That of a data file which may not have been met yet: then those of the table's current snapshot are.
+    ///
+    /// # Errors
+    /// When the table does not hold the file.
+    pub(crate) fn of(&self, session: &Session, table: &TableMetadata, path: &str) -> Result<(i32, Struct)> {
+        if self.get(path).is_none() {
+            for file in scan::data_files(session, table, table.current_snapshot().map(AsRef::as_ref))? {
+                self.put(file.file_path().to_owned(), file.spec_id, file.partition().clone());
+            }
+        }
+        self.get(path).ok_or_else(|| {
+            let what =
+                format!("delete rows of the file '{path}': the table at '{}' does not hold it", table.location());
+            Error::doubt(what).hint("another program has rewritten the table: bring the index up to date")
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (i32, Struct)>> {
         self.0.lock().expect("no holder of this lock can panic")
     }
@@ -54,7 +74,7 @@ impl Partitions {
 
 impl Table {
     pub(crate) fn new(session: Arc<Session>, catalog: Arc<dyn Catalog>, spec: TableSpec, now: Loaded) -> Table {
-        Table { session, catalog, spec, now: Mutex::new(now), partitions: Arc::default() }
+        Table { session, catalog, spec, now: Mutex::new(now), partitions: Arc::default(), vectors: Vectors::default() }
     }
 
     /// What it was opened as.
@@ -97,7 +117,8 @@ impl Table {
             snapshot: Some(snapshot.snapshot_id()),
             rows: rows.and_then(|(records, deletes)| records.checked_sub(deletes)),
             added: of_commit("added-records"),
-            deleted: of_commit("added-position-deletes"),
+            // A vector that takes another one's place has its positions too.
+            deleted: of_commit("added-position-deletes").saturating_sub(of_commit("removed-position-deletes")),
         })
     }
 
@@ -187,25 +208,31 @@ impl Table {
         DataWriter::new(self.session.clone(), self.partitions.clone(), self.metadata(), self.spec.schema.clone())
     }
 
-    /// Writes delete files for positions of data files: those of the table, and those that are written and wait in intents of this table.
-    /// A file restored with an intent is made known by [`Table::note`] first.
+    /// Has rows deleted by their positions in data files: those of the table, and those that are written and wait in intents of this table.
+    /// A file restored with an intent is made known by [`Table::note`] first. In format 2 this writes delete files.
     ///
     /// # Errors
     /// When a data file is not known, or a delete file cannot be written.
-    pub fn write_deletes(&self, positions: &BTreeMap<Arc<str>, Vec<u64>>) -> Result<Vec<NewFile>> {
+    pub fn write_deletes(&self, positions: &BTreeMap<Arc<str>, Vec<u64>>) -> Result<Deletes> {
         if positions.keys().any(|path| self.partitions.get(path).is_none()) {
-            self.learn_partitions()?;
+            self.refresh()?;
         }
         let now = self.metadata();
-        let dead = positions.iter().filter(|(_, dead)| !dead.is_empty());
-        let files = dead.map(async |(path, dead)| {
-            let partition = self.partitions.get(path).ok_or_else(|| {
-                let what = format!("delete rows of the file '{path}': the table '{}' does not hold it", self.name());
-                Error::doubt(what).hint("another program has rewritten the table: bring the index up to date")
-            })?;
-            deletes::write(&self.session, &now, partition, path, dead).await
+        let mut dead = Vec::new();
+        for (path, positions) in positions.iter().filter(|(_, positions)| !positions.is_empty()) {
+            dead.push((path, positions, self.partitions.of(&self.session, &now, path)?));
+        }
+        if now.format_version() >= FormatVersion::V3 {
+            let vector = |(path, positions, _): (&Arc<str>, &Vec<u64>, _)| {
+                (path.to_string(), positions.iter().copied().collect())
+            };
+            return Ok(Deletes { files: Vec::new(), vectors: dead.into_iter().map(vector).collect() });
+        }
+        let files = dead.into_iter().map(async |(path, positions, partition)| {
+            deletes::write(&self.session, &now, partition, path, positions).await
         });
-        self.session.wait(stream::iter(files).buffered(REQUESTS_AT_ONCE).try_collect())
+        let files: Vec<NewFile> = self.session.wait(stream::iter(files).buffered(REQUESTS_AT_ONCE).try_collect())?;
+        Ok(files.into())
     }
 
     /// Makes files known that wait in a restored intent.
@@ -221,15 +248,6 @@ impl Table {
         Ok(())
     }
 
-    fn learn_partitions(&self) -> Result<()> {
-        self.refresh()?;
-        let now = self.metadata();
-        for file in scan::data_files(&self.session, &now, now.current_snapshot().map(AsRef::as_ref))? {
-            self.partitions.put(file.file_path().to_owned(), file.spec_id, file.partition().clone());
-        }
-        Ok(())
-    }
-
     /// Brings `intent` in exactly once, whatever became of earlier attempts, also those of other processes.
     ///
     /// # Errors
@@ -238,11 +256,16 @@ impl Table {
     pub fn commit(&self, intent: &Intent) -> Result<Outcome> {
         let (now, outcome) = {
             let is_append = self.spec.schema.key.is_empty();
-            commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent, is_append)?
+            let vectors = |now: &TableMetadata, change: &mut Change| {
+                self.note(&intent.data)?;
+                self.vectors.change(&self.session, now, &self.partitions, intent, change)
+            };
+            commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent, is_append, vectors)?
         };
         *self.lock() = now;
         if matches!(outcome, Outcome::Committed(_)) {
             self.partitions.forget(&intent.removed);
+            self.vectors.forget(&intent.removed);
         }
         Ok(outcome)
     }

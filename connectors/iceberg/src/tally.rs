@@ -2,7 +2,7 @@
 //! refuses the operation `replace`.
 
 use crate::marker::Properties;
-use iceberg::spec::{DataContentType, DataFile};
+use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
 use std::collections::BTreeMap;
 
 /// A total and the two counts that change it. Equality deletes are never ours.
@@ -31,7 +31,9 @@ impl Tally {
         }
         let mut add =
             |if_added, if_removed, n| *self.counts.entry(if added { if_added } else { if_removed }).or_default() += n;
-        add("added-files-size", "removed-files-size", file.file_size_in_bytes());
+        // The file of a vector holds others too.
+        let vector = file.content_size_in_bytes().filter(|_| file.file_format() == DataFileFormat::Puffin);
+        add("added-files-size", "removed-files-size", vector.map_or(file.file_size_in_bytes(), |bytes| bytes as u64));
         match file.content_type() {
             DataContentType::Data => {
                 add("added-data-files", "deleted-data-files", 1);
@@ -39,7 +41,12 @@ impl Tally {
             }
             DataContentType::PositionDeletes => {
                 add("added-delete-files", "removed-delete-files", 1);
-                add("added-position-delete-files", "removed-position-delete-files", 1);
+                let (added, removed) = if vector.is_some() {
+                    ("added-dvs", "removed-dvs")
+                } else {
+                    ("added-position-delete-files", "removed-position-delete-files")
+                };
+                add(added, removed, 1);
                 add("added-position-deletes", "removed-position-deletes", file.record_count());
             }
             DataContentType::EqualityDeletes => {

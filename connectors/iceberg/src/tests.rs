@@ -7,14 +7,15 @@ mod model;
 mod race;
 mod tables;
 mod upkeep;
+mod vectors;
 
 use crate::catalog::Loaded;
 use crate::commit::requirements;
 use crate::marker::Properties;
 use crate::snapshot::{Change, prepare};
 use crate::{
-    CatalogSettings, FileSettings, Intent, NewFile, Outcome, Place, Purpose, StorageSettings, Table, TableName,
-    TableSpec, Warehouse, WarehouseSettings,
+    CatalogSettings, Deletes, FileSettings, Intent, NewFile, Outcome, Place, Purpose, StorageSettings, Table,
+    TableFormat, TableName, TableSpec, Warehouse, WarehouseSettings,
 };
 use dataflow_core::{
     ChainHash, Clock, Column, ColumnType, Datum, Environment, Generation, Lineage, Marker, Micros, Random, Row,
@@ -85,6 +86,11 @@ fn users() -> TableSpec {
     TableSpec { table: named("users"), schema, partition: vec![], sort: vec![], files: FileSettings::default() }
 }
 
+/// The same as a table of format 3.
+fn users_of_format_3() -> TableSpec {
+    TableSpec { files: FileSettings { format: TableFormat::V3, ..FileSettings::default() }, ..users() }
+}
+
 fn user(id: i64, name: &str) -> Row {
     [Datum::Long(id), name.into()].into_iter().collect()
 }
@@ -107,7 +113,7 @@ fn written(table: &Table, rows: &[Row]) -> (Vec<NewFile>, Vec<Place>) {
 }
 
 /// An intent of one epoch on top of what the table handle knows.
-fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: Vec<NewFile>) -> Intent {
+fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: impl Into<Deletes>) -> Intent {
     Intent {
         table: table.uuid(),
         marker: marker(epoch),
@@ -116,7 +122,7 @@ fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: Vec<NewFile>) 
         is_alone: false,
         purpose: Purpose::Rows,
         data,
-        deletes,
+        deletes: deletes.into(),
         removed: vec![],
     }
 }
@@ -150,7 +156,7 @@ fn foreign(table: &Table, operation: Operation, data: &[NewFile], removed: &[&st
     let now = table.metadata();
     let added = data.iter().map(|file| file.entry(&now).unwrap()).collect();
     let removed: BTreeSet<String> = removed.iter().map(|path| (*path).to_owned()).collect();
-    let change = Change { operation, added, removed, summary: Properties::new() };
+    let change = Change { operation, added, removed, outdated: BTreeSet::new(), summary: Properties::new() };
     let (_, updates) = prepare(table.session(), &now, &change).unwrap();
     done(table, updates);
 }

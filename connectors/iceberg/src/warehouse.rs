@@ -83,10 +83,11 @@ impl Warehouse {
                 continue;
             };
             let now = &found.metadata;
-            if now.format_version() != FormatVersion::V2 {
+            if now.format_version() < FormatVersion::V2 {
                 let what = format!("open the table '{}': it is of the format {}", spec.table, now.format_version());
-                return Err(Error::user(what)
-                    .hint("name another table: this one is not of the format v2, the only one written here"));
+                return Err(
+                    Error::user(what).hint("name another table, or upgrade this one: v2 and v3 are written here")
+                );
             }
             let updates = changes(spec, now)?;
             if updates.is_empty() {
@@ -195,7 +196,7 @@ impl Warehouse {
             .partition_spec(partitions)
             .sort_order(order)
             .properties(properties)
-            .format_version(FormatVersion::V2)
+            .format_version(spec.files.format.into())
             .build();
         self.catalog.create_table(&spec.table, creation)
     }

@@ -6,6 +6,8 @@
     /tmp/readers/bin/python connectors/iceberg/tests/readers.py .../debug/examples/life             SQLite catalog, local files
     /tmp/readers/bin/python connectors/iceberg/tests/readers.py .../debug/examples/life URI         REST catalog, S3 of the environment
 
+It goes through formats 2 and 3, and a table that is upgraded.
+
 Each step of the example's life is a snapshot. A reader must find in it exactly the rows that the example wrote down, value by value.
 """
 
@@ -75,9 +77,15 @@ def duck(uri):
 
 
 def main(example, uri=None):
+    for form in ("2", "3", "upgraded"):
+        print(f"format {form}")
+        read(example, uri, form)
+
+
+def read(example, uri, form):
     out = pathlib.Path(tempfile.mkdtemp(prefix="life-"))
     place = ["rest", uri] if uri else ["sqlite", str(out / "house")]
-    subprocess.run([example, *place, str(out / "expected")], check=True)
+    subprocess.run([example, *place, str(out / "expected"), form], check=True)
     if uri:
         catalog = load_catalog(
             "default",

@@ -122,7 +122,11 @@ report! {
     snapshots,
     /// Of those, the ones that delete rows of earlier ones.
     deleting,
-    /// Of those, the ones that a restart made of an intent in its checkpoint.
+    /// Of those, the ones that do so by deletion vectors.
+    vectors,
+    /// Of those, the ones where a vector has taken the place of position deletes of format 2.
+    upgrades,
+    /// Snapshots that a restart made of an intent in its checkpoint.
     intents_restored,
     /// Snapshots that hold the rows of others in other files.
     rewrites,

@@ -114,6 +114,8 @@ fn the_lake_met_what_it_is_about(report: &Report) {
         ("backpressure", report.backpressure),
         ("records deleted behind a checkpoint", report.deleted),
         ("snapshots that delete rows", report.deleting),
+        ("snapshots with deletion vectors", report.vectors),
+        ("vectors in the place of position deletes", report.upgrades),
         ("intents committed by a restart", report.intents_restored),
         ("rewritten files", report.rewrites),
         ("rewrites committed by a restart", report.rewrites_restored),

@@ -3,6 +3,7 @@
 
 use super::{Handle, MaintenanceSettings, decode};
 use crate::Table;
+use crate::deletes::Deletes;
 use crate::epochs::{EpochSnapshots, EpochsTable};
 use crate::expiry::Keep;
 use crate::intent::{Intent, Outcome, Purpose};
@@ -92,7 +93,7 @@ impl Commits {
             is_alone: *has_index && self.is_rebuilt(),
             purpose: Purpose::Rows,
             data: Vec::new(),
-            deletes: Vec::new(),
+            deletes: Deletes::default(),
             removed: Vec::new(),
         };
         for content in intents {
@@ -102,7 +103,7 @@ impl Commits {
                 return Err(Error::doubt(what).hint("start over: the new table does not have what the old one had"));
             }
             intent.data.append(&mut files.data);
-            intent.deletes.append(&mut files.deletes);
+            intent.deletes.append(files.deletes);
             intent.removed.append(&mut files.removed);
             if let Some(id) = files.rewrite {
                 (intent.purpose, intent.first_epoch) = (Purpose::Compaction { id }, marker.epoch);

@@ -68,7 +68,7 @@ impl TableCompactor for Rewrites {
 impl Rewrites {
     fn rewrite_table(&self, table: &str, opened: &Table) -> Result<Option<TableRewrite>> {
         let Some(Rewritten { data, deletes, removed, moved }) = opened.rewrite(&self.how)? else { return Ok(None) };
-        let written = data.len() + deletes.len();
+        let written = data.len() + deletes.files.len() + deletes.vectors.len();
         tracing::info!(table, from = removed.len(), to = written, "small files are written anew");
         let rewrite = Some(opened.session().number());
         let files = WorkerFiles { table: opened.uuid(), data, deletes, removed, rewrite };

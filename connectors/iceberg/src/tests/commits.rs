@@ -39,7 +39,7 @@ fn an_upsert_is_one_snapshot() {
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b"), user(3, "c")]);
     table.commit(&intent(&table, 1, data, vec![])).unwrap();
     let deletes = table.write_deletes(&dead([&places[1], &places[2], &places[1]])).unwrap();
-    assert_eq!(deletes.iter().map(|file| file.records).sum::<u64>(), 2);
+    assert_eq!(deletes.files.iter().map(|file| file.records).sum::<u64>(), 2);
     let (data, _) = written(&table, &[user(2, "B")]);
     table.commit(&intent(&table, 2, data, deletes)).unwrap();
     assert_eq!(rows(&table), [user(1, "a"), user(2, "B")]);
@@ -59,7 +59,7 @@ fn an_upsert_is_one_snapshot() {
     }
     // The bounds of a delete file's paths are whole, and they survive the checkpoint's JSON.
     let deletes = table.write_deletes(&dead([&places[0]])).unwrap();
-    let (_, entry) = deletes[0].entry(&table.metadata()).unwrap();
+    let (_, entry) = deletes.files[0].entry(&table.metadata()).unwrap();
     let bound = &entry.lower_bounds()[&crate::deletes::FILE_PATH_ID];
     assert_eq!(bound.to_string(), format!("\"{}\"", places[0].file));
     assert_eq!(entry.referenced_data_file().as_deref(), Some(places[0].file.as_ref()));

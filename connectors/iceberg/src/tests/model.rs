@@ -32,9 +32,9 @@ impl Index {
     }
 }
 
-fn check(epochs: &[BTreeMap<i64, Option<String>>], partition: Vec<PartitionBy>) {
+fn check(epochs: &[BTreeMap<i64, Option<String>>], spec: TableSpec) {
     let folder = tempfile::tempdir().unwrap();
-    let table = warehouse(folder.path(), 1).table(&TableSpec { partition, ..users() }).unwrap();
+    let table = warehouse(folder.path(), 1).table(&spec).unwrap();
     let mut index = Index::default();
     for (number, epoch) in (1..).zip(epochs) {
         let (new, dying) = index.plan(epoch);
@@ -60,8 +60,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_scan_of_keys_is_the_index(epochs in epochs(), is_partitioned: bool) {
+    fn a_scan_of_keys_is_the_index(epochs in epochs(), is_partitioned: bool, is_of_format_3: bool) {
         let by = PartitionBy { column: "name".to_owned(), transform: Transform::Truncate(1) };
-        check(&epochs, if is_partitioned { vec![by] } else { vec![] });
+        let spec = if is_of_format_3 { users_of_format_3() } else { users() };
+        check(&epochs, TableSpec { partition: if is_partitioned { vec![by] } else { vec![] }, ..spec });
     }
 }

@@ -52,6 +52,7 @@ fn of_two_that_swap_none_is_lost() {
                     operation: Operation::Append,
                     added,
                     removed: BTreeSet::new(),
+                    outdated: BTreeSet::new(),
                     summary: Properties::new(),
                 };
                 let (_, updates) = prepare(table.session(), &now, &change).unwrap();
@@ -116,7 +117,9 @@ fn a_commit_whose_answer_is_lost_is_made_once() {
         let (data, _) = written(&table, &[user(epoch, "x")]);
         let intent = intent(&table, epoch as u64, data, vec![]);
         let lossy = Lossy { inner: table.catalog(), calls: AtomicU64::new(0) };
-        let (now, outcome) = crate::commit::commit(table.session(), &lossy, table.name(), &intent, false).unwrap();
+        let of_format_2 = |_: &iceberg::spec::TableMetadata, _: &mut Change| Ok(());
+        let outcome = crate::commit::commit(table.session(), &lossy, table.name(), &intent, false, of_format_2);
+        let (now, outcome) = outcome.unwrap();
         let snapshot = now.metadata.current_snapshot_id();
         let done = Committed { snapshot, epoch: epoch as u64, is_new: true, attempts: 2 };
         assert_eq!(outcome, Outcome::Committed(done));

@@ -173,6 +173,7 @@ fn files_are_written_as_the_table_says() {
     let folder = tempfile::tempdir().unwrap();
     let house = warehouse(folder.path(), 1);
     let files = |compression: &str, bloom_filters: &[&str]| FileSettings {
+        format: TableFormat::V2,
         target_bytes: Some(1),
         compression: Some(compression.parse().unwrap()),
         bloom_filters: bloom_filters.iter().map(|column| (*column).to_owned()).collect(),

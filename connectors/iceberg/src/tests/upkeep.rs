@@ -325,7 +325,7 @@ fn deletes_of_others_go_with_the_file_that_they_speak_of() {
     append(&table, 2, &[user(3, "c")]);
     // As Trino notes them: no field says of which file they speak, only the bounds of their paths do.
     let theirs = table.write_deletes(&dead([&places[0]])).unwrap();
-    foreign(&table, Operation::Delete, &theirs.iter().map(without_reference).collect::<Vec<_>>(), &[]);
+    foreign(&table, Operation::Delete, &theirs.files.iter().map(without_reference).collect::<Vec<_>>(), &[]);
     let how = CompactionSettings { small_files: 3, dead_percent: 50 };
     let rewritten = table.rewrite(&how).unwrap().unwrap();
     assert_eq!(rewritten.removed, [places[0].file.as_ref()]);

@@ -7,6 +7,7 @@
 //! catalog = { rest = "http://127.0.0.1:8181" }          # or { sqlite = "warehouse/catalog.db" }
 //! storage = { s3 = "s3://lakehouse/warehouse", endpoint = "...", access_key = "env:...", secret_key = "env:..." }
 //! on_foreign_commit = "stop"                            # or "rebuild": a table whose rows others have changed is made what its view is
+//! format = 2                                            # or 3, with deletion vectors: tables of format 2 are upgraded, none is put back
 //! epochs = "dataflow.epochs"                            # which snapshots belong to an epoch; these are the defaults
 //! maintenance = { interval_seconds = 60, keep_snapshots = 20, keep_seconds = 900, keep_epochs = 20, compact = true, small_files = 5, dead_percent = 25 }
 //!
@@ -24,7 +25,7 @@ use dataflow_connectors::s3::REGION;
 use dataflow_core::{Environment, Error, OnForeignCommit, Result};
 use dataflow_iceberg::{
     CatalogSettings, CompactionSettings, FileSettings, IcebergSink, MaintenanceSettings, S3Keys, S3Settings, Secret,
-    SinkSettings, StorageSettings, TableLayout, WarehouseSettings,
+    SinkSettings, StorageSettings, TableFormat, TableLayout, WarehouseSettings,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ struct IcebergSettings {
     storage: StorageChoice,
     /// The table that says which snapshots belong to an epoch: another one for each job in a catalog.
     epochs: Option<String>,
+    /// The format of tables that name none themselves.
+    #[serde(default)]
+    format: TableFormat,
     #[serde(default)]
     on_foreign_commit: OnForeignCommit,
     #[serde(default)]
@@ -58,6 +62,8 @@ struct TableChoice {
     partition: Vec<String>,
     /// Columns, each with or without `desc`.
     sort: Vec<String>,
+    /// Of the table; that of the sink where it names none.
+    format: Option<TableFormat>,
     /// Size at which a file is ended, in MiB.
     target_file_mb: Option<u64>,
     /// Of pages.
@@ -67,10 +73,12 @@ struct TableChoice {
 }
 
 impl TableChoice {
-    fn layout(&self) -> Result<TableLayout> {
+    /// The layout of a table in a sink of this format.
+    fn layout(&self, format: TableFormat) -> Result<TableLayout> {
         let partition: Result<Vec<_>> = self.partition.iter().map(|text| text.parse()).collect();
         let sort: Result<Vec<_>> = self.sort.iter().map(|text| text.parse()).collect();
         let files = FileSettings {
+            format: self.format.unwrap_or(format),
             target_bytes: self.target_file_mb.map(|mb| mb << 20),
             compression: self.compression.as_deref().map(str::parse).transpose()?,
             bloom_filters: self.bloom_filters.clone(),
@@ -179,7 +187,7 @@ pub(super) fn build(
             secrets::resolve(profile, &of(section), keys, nested)?;
         }
     }
-    let IcebergSettings { catalog, storage, epochs, on_foreign_commit, maintenance, table: choices } =
+    let IcebergSettings { catalog, storage, epochs, format, on_foreign_commit, maintenance, table: choices } =
         typed(settings, place)?;
     let path = |section, key, text: &str| absolute(&profile.path(&["sinks", name, section, key], text));
     let catalog = match (catalog.sqlite, catalog.rest) {
@@ -214,13 +222,14 @@ pub(super) fn build(
     };
     let warehouse = WarehouseSettings { catalog, storage };
     let epochs = epochs.unwrap_or_else(|| SinkSettings::default().epochs);
+    if let Some(table) = choices.keys().find(|table| !tables.contains(table)) {
+        let place = format!("it is not among the 'tables' of {place}: it");
+        return Err(crate::profile::unknown("table", table, tables.iter().map(String::as_str), &place));
+    }
+    let as_they_come = TableChoice::default();
     let mut layouts = BTreeMap::new();
-    for (table, choice) in &choices {
-        if !tables.contains(table) {
-            let place = format!("it is not among the 'tables' of {place}: it");
-            return Err(crate::profile::unknown("table", table, tables.iter().map(String::as_str), &place));
-        }
-        layouts.insert(table.clone(), choice.layout()?);
+    for table in &tables {
+        layouts.insert(table.clone(), choices.get(table).unwrap_or(&as_they_come).layout(format)?);
     }
     let settings = SinkSettings { epochs, maintenance: maintenance.into(), layouts, on_foreign_commit };
     Ok(Arc::new(IcebergSink::new(name, tables, warehouse, settings, environment.clone())?))

@@ -6,18 +6,19 @@ use dataflow_core::{
     ChainHash, Column, ColumnType, Datum, Epoch, Fault, Generation, Lineage, Marker, Row, TableSchema,
 };
 use dataflow_iceberg::{
-    Committed, FileSettings, Intent, NewFile, Outcome, Purpose, Table, TableName, TableSpec, Warehouse,
+    Committed, Deletes, FileSettings, Intent, NewFile, Outcome, Purpose, Table, TableFormat, TableName, TableSpec,
+    Warehouse,
 };
 use std::collections::BTreeMap;
 
-fn spec() -> TableSpec {
+fn spec(format: TableFormat) -> TableSpec {
     let columns = vec![Column { name: "id".to_owned(), kind: ColumnType::Long, is_nullable: false }];
     TableSpec {
-        table: TableName { namespace: vec!["conformance".to_owned()], name: "numbers".to_owned() },
+        table: TableName { namespace: vec!["conformance".to_owned()], name: format!("numbers_{}", u8::from(format)) },
         schema: TableSchema { columns, key: vec![0] },
         partition: Vec::new(),
         sort: Vec::new(),
-        files: FileSettings::default(),
+        files: FileSettings { format, ..FileSettings::default() },
     }
 }
 
@@ -40,7 +41,7 @@ fn rows(table: &Table) -> Vec<Row> {
     rows
 }
 
-fn intent(table: &Table, marker: Marker, first_epoch: Epoch, data: Vec<NewFile>, deletes: Vec<NewFile>) -> Intent {
+fn intent(table: &Table, marker: Marker, first_epoch: Epoch, data: Vec<NewFile>, deletes: Deletes) -> Intent {
     let (parent, purpose, removed) = (table.snapshot(), Purpose::Rows, Vec::new());
     Intent { table: table.uuid(), marker, first_epoch, parent, is_alone: false, purpose, data, deletes, removed }
 }
@@ -50,27 +51,32 @@ fn committed(outcome: Outcome) -> Committed {
     done
 }
 
-/// What every warehouse does. `open` opens it as another process does; its table `conformance.numbers` is not there.
+/// What every warehouse does, with tables of each format. `open` opens it as another process does; nothing is there under `conformance`.
 ///
 /// # Panics
 /// When it does not conform.
 pub fn warehouse(open: &dyn Fn() -> Warehouse) {
+    warehouse_of(open, &spec(TableFormat::V2));
+    warehouse_of(open, &spec(TableFormat::V3));
+}
+
+fn warehouse_of(open: &dyn Fn() -> Warehouse, spec: &TableSpec) {
     let (one, two) = (open(), open());
-    assert_eq!(one.marker(&spec().table).unwrap(), None, "there is no such table");
-    let (ours, theirs) = (one.table(&spec()).unwrap(), two.table(&spec()).unwrap());
+    assert_eq!(one.marker(&spec.table).unwrap(), None, "there is no such table");
+    let (ours, theirs) = (one.table(spec).unwrap(), two.table(spec).unwrap());
     assert_eq!(ours.uuid(), theirs.uuid(), "a table is made once");
     assert_eq!(rows(&theirs), []);
 
     ours.claim(Lineage(7), marker(1, 0).generation).unwrap();
     let mut writer = ours.writer().unwrap();
     let places = writer.write(&[row(1), row(2)]).unwrap();
-    let first = intent(&ours, marker(1, 5), 1, writer.finish().unwrap(), Vec::new());
+    let first = intent(&ours, marker(1, 5), 1, writer.finish().unwrap(), Deletes::default());
     assert_eq!(rows(&ours), [], "files are not rows before a commit");
     assert!(committed(ours.commit(&first).unwrap()).is_new);
     assert!(!committed(ours.commit(&first).unwrap()).is_new, "it is there");
     assert!(!committed(theirs.commit(&first).unwrap()).is_new, "for others as well");
     assert_eq!(rows(&theirs), [row(1), row(2)]);
-    assert_eq!(two.marker(&spec().table).unwrap(), Some(marker(1, 5)));
+    assert_eq!(two.marker(&spec.table).unwrap(), Some(marker(1, 5)));
 
     let dead = BTreeMap::from([(places[0].file.clone(), vec![places[0].position])]);
     let mut writer = ours.writer().unwrap();
@@ -83,7 +89,7 @@ pub fn warehouse(open: &dyn Fn() -> Warehouse) {
     theirs.claim(Lineage(7), marker(2, 0).generation).unwrap();
     let mut writer = ours.writer().unwrap();
     writer.write(&[row(4)]).unwrap();
-    let late = intent(&ours, marker(1, 12), 10, writer.finish().unwrap(), Vec::new());
+    let late = intent(&ours, marker(1, 12), 10, writer.finish().unwrap(), Deletes::default());
     assert_eq!(ours.commit(&late).unwrap_err().fault, Fault::Fenced);
     assert!(committed(theirs.commit(&Intent { marker: marker(2, 12), ..late }).unwrap()).is_new);
     assert_eq!(rows(&ours), [row(2), row(3), row(4)]);

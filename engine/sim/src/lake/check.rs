@@ -27,6 +27,10 @@ struct Commit {
     epoch: Epoch,
     generation: u64,
     deletes: bool,
+    /// Some of its deletes are vectors.
+    vectors: bool,
+    /// A vector has taken the place of position deletes.
+    upgrades: bool,
     /// It holds what the one before holds, in other files.
     is_rewrite: bool,
 }
@@ -73,8 +77,9 @@ fn commits(table: &Loaded) -> Result<Vec<Commit>, String> {
         // A rewrite stands on top of the rows of its epoch.
         bound = if is_rewrite { epoch + 1 } else { first };
         let deletes = number::<u64>(snapshot, "added-position-deletes").is_ok();
-        let generation = number(snapshot, "dataflow.generation")?;
-        commits.push(Commit { id, epoch, generation, deletes, is_rewrite });
+        let (vectors, generation) = (is("added-dvs"), number(snapshot, "dataflow.generation")?);
+        let upgrades = vectors && is("removed-position-delete-files");
+        commits.push(Commit { id, epoch, generation, deletes, vectors, upgrades, is_rewrite });
     }
     commits.reverse();
     Ok(commits)
@@ -118,6 +123,8 @@ pub(crate) fn check(left: &mut Left<'_>, trace: &Trace, report: &mut Report) -> 
         for commit in commits {
             report.snapshots += 1;
             report.deleting += u64::from(commit.deletes);
+            report.vectors += u64::from(commit.vectors);
+            report.upgrades += u64::from(commit.upgrades);
             report.rewrites += u64::from(commit.is_rewrite);
             let began_at = left.restored.get(&commit.generation).copied().unwrap_or(0);
             report.intents_restored += u64::from(commit.epoch <= began_at && !commit.is_rewrite);

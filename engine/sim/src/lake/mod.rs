@@ -26,7 +26,7 @@ use crate::scheduler::{Ending, Service};
 use crate::source::OutsideLog;
 use catalog::{CatalogServer, LifeCatalog};
 use dataflow_core::{Environment, Epoch, Error, Source, Storage};
-use dataflow_iceberg::{Ground, IcebergSink, SinkSettings, Warehouse};
+use dataflow_iceberg::{FileSettings, Ground, IcebergSink, SinkSettings, TableFormat, TableLayout, Warehouse};
 use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS};
 use dataflow_runtime::{Plan, RuntimeSettings};
 use dataflow_state::storage::MemoryStorage;
@@ -37,6 +37,7 @@ use outage::Outages;
 use scenario::LakeScenario;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use traffic::LakeTraffic;
 
@@ -73,6 +74,7 @@ pub(crate) fn run(seed: u64) -> Result<Report, String> {
         restored: BTreeMap::new(),
         met: Report::default(),
         torn_sectors: 0,
+        wired: AtomicU64::new(0),
     };
     let mut world = World::new(seed, shared, lake);
     world.run(&scenario.lives, &scenario.last, scenario.once_more)?;
@@ -106,6 +108,8 @@ struct Lake {
     /// What the lives met that the runtime does not count.
     met: Report,
     torn_sectors: u64,
+    /// Lives so far.
+    wired: AtomicU64,
 }
 
 impl Lake {
@@ -168,7 +172,15 @@ impl Subject for Lake {
         let (server, disk, of_life) = (self.server.clone(), self.disk.clone(), life.clone());
         let environment = environment.clone();
         let tables = graph::tables().into_keys().map(str::to_owned).collect();
-        let settings = SinkSettings { maintenance: self.scenario.maintenance.clone(), ..SinkSettings::default() };
+        let is_of_format_3 = self.wired.fetch_add(1, SeqCst) >= self.scenario.format_3_from;
+        let format = if is_of_format_3 { TableFormat::V3 } else { TableFormat::V2 };
+        let layout =
+            TableLayout { files: FileSettings { format, ..FileSettings::default() }, ..TableLayout::default() };
+        let settings = SinkSettings {
+            maintenance: self.scenario.maintenance.clone(),
+            layouts: graph::tables().into_keys().map(|table| (table.to_owned(), layout.clone())).collect(),
+            ..SinkSettings::default()
+        };
         let sink = IcebergSink::over(SINK, tables, settings, move || open(&server, &disk, &of_life, &environment));
         Ok(Wired {
             sources: self.logs.iter().map(|log| Arc::new(log.source(life.clone())) as Arc<dyn Source>).collect(),

@@ -31,6 +31,8 @@ pub(crate) struct LakeScenario {
     pub(crate) outages: [Vec<(u64, u64)>; 3],
     pub(crate) once_more: bool,
     pub(crate) maintenance: MaintenanceSettings,
+    /// The life from which on tables are of format 3.
+    pub(crate) format_3_from: u64,
 }
 
 impl LakeScenario {
@@ -78,6 +80,7 @@ impl LakeScenario {
             outages: [outages(trouble, span_us), outages(trouble, span_us), outages(trouble, span_us)],
             once_more: dice.percent(20),
             maintenance: maintenance(trouble),
+            format_3_from: *trouble.pick(&[0, 0, 1, 2, u64::MAX, u64::MAX]),
         }
     }
 }
