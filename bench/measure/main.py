@@ -16,6 +16,7 @@ import ingest
 import lake
 import live
 import recovery
+import refresh
 import report
 import restore
 import state
@@ -113,19 +114,36 @@ def case_idle(scene, options, results):
 
 
 def case_lakehouse(scene, options, results):
-    """Ours, the lakehouse job: changes through all its views, and what its tables cost a reader."""
+    """Ours, the lakehouse job: changes through all its views, and what its tables cost a reader, in each format."""
     shop = lake.Shop(scene, options.events)
-    rounds(options, f"lakehouse, {options.events:,} events", {OURS: shop.views}, results)
-    if figures := attempt(options, "lakehouse, live", shop.live):
-        results["lakehouse, one change more"] = {OURS: [figures]}
-    for variant, figures in attempt(options, "lakehouse, reading", lambda: list(shop.reads())) or []:
-        results.setdefault(f"lakehouse, reading{figures.pop('of')}", {}).setdefault(f"{OURS}, {variant}", []).append(figures)
+    kinds = {f"{OURS}, format {form}": lambda form=form: shop.views(form) for form in options.formats}
+    rounds(options, f"lakehouse, {options.events:,} events", kinds, results)
+    for form in options.formats:
+        for variant, figures in attempt(options, f"lakehouse, reading format {form}", lambda form=form: list(shop.reads(form))) or []:
+            results.setdefault(f"lakehouse, reading{figures.pop('of')}", {}).setdefault(f"{OURS}, {variant}", []).append(figures)
+    # Last, and once: it makes the input longer.
+    if figures := attempt(options, "lakehouse, live", lambda: shop.live(options.formats[0])):
+        results["lakehouse, one change more"] = {f"{OURS}, format {options.formats[0]}": [figures]}
     scene.drop(shop.folder)
 
 
+def case_gold(scene, options, results):
+    """The gold views of a shop with many purchases: a change to there, beside Spark making all of them anew."""
+    loaded, group = refresh.Loaded(scene, options), f"gold views, {options.purchases:,} purchases"
+    if cause := refresh.install():
+        say(f"leaving Spark out: {cause}")
+        options.left_out.append(f"spark: {cause}")
+    # Ours last: its live changes make the tables other than what Spark is given.
+    for kind, run in (({} if cause else {"spark": loaded.spark}) | {OURS: loaded.ours}).items():
+        if figures := attempt(options, f"{group}: {kind}", run):
+            say("  " + ", ".join(f"{name} {value}" for name, value in figures.items() if name != "command"))
+            results.setdefault(group, {})[kind] = [figures]
+    scene.drop(loaded.shop.folder)
+
+
 CASES = {name.removeprefix("case_"): case for name, case in list(globals().items()) if name.startswith("case_")}
-OURS_ALONE = {"memory", "restore", "state", "keys", "ingest", "hotkey", "partitions", "lakehouse"}
-WITHOUT_SERVICES = {"memory", "restore", "lakehouse"}
+OURS_ALONE = {"memory", "restore", "state", "keys", "ingest", "hotkey", "partitions", "lakehouse", "gold"}
+WITHOUT_SERVICES = {"memory", "restore", "lakehouse", "gold"}
 
 
 def offers(options, jobs):
@@ -182,6 +200,9 @@ def parse():
     parser.add_argument("--state-gb", type=float, nargs="+", default=[1.0, 5.0], help="sizes of state, about")
     parser.add_argument("--shop-users", type=int, nargs="+", default=[200_000, 400_000], help="users of shops, in restore")
     parser.add_argument("--shop-events", type=int, default=400_000, help="their events")
+    parser.add_argument("--purchases", type=int, default=1_000_000, help="that the gold views are made of, beside those of --events")
+    parser.add_argument("--refreshes", type=int, default=4, help="of Spark's; the first does not count")
+    parser.add_argument("--formats", type=int, nargs="+", choices=(2, 3), default=[2, 3], help="of the lakehouse's tables")
     parser.add_argument("--again", type=int, default=3_000_000, help="logins that meet a large state")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each kind")
     parser.add_argument("--seed", type=int, default=1, help="when to kill")

@@ -27,7 +27,7 @@ BETTER = {
     "rss_peak_mb": LESS,
 }
 # What else a table shows: how large it was, and what the machine did meanwhile.
-CONTEXT = ("rows", "view_rows", "files", "delete_files", "dip_share", "keys", "state_mb", "services_cores", "others_cores")
+CONTEXT = ("rows", "first_ms", "view_rows", "files", "delete_files", "dip_share", "keys", "state_mb", "services_cores", "others_cores")
 
 NOTES = """\
 - A run whose output is not what its input demands (rows, different keys, and of two detectors the number of findings, which is
@@ -50,7 +50,10 @@ NOTES = """\
 - `ready_s`: from the start of a process with all state in place to its `/readyz`, when its views stand again. `p50_ms` to `p99_ms` of the
   lakehouse: from the first record of an epoch to its changes of the tables, before they are committed; the page's histogram, so
   within its buckets.
-- `read_ms`: DuckDB over all columns and rows of a table, the median of some reads by one connection.
+- `p50_ms` of Spark: the median time of a full refresh of all silver and gold views by a process that has made one before (`first_ms`); a
+  change waits that long at least. Three gold views are compared with ours, row by row.
+- `read_ms`: DuckDB over all columns and rows of a table, the median of some reads by one connection. `by equality deletes`: the same rows, put in
+  at once and then once more, a part in each of as many commits as have left data files of ours; each with a file of equality deletes.
 - In memory, making the logins and their JSON is part of the process and of its figures.
 - `services_cores`: Kafka, registry. `others_cores`: everything else on the machine that is no part of the run; where it is not near 0, the
   figures are too bad by an unknown amount."""
