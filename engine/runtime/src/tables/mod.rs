@@ -10,6 +10,7 @@
 //! table holds already, by its marker, is dropped. Nothing of a table's output waits for the checkpoint's sinks: what is not
 //! visible at c is in the checkpoint.
 
+mod agreed;
 mod changes;
 mod committer;
 mod files;
@@ -26,6 +27,7 @@ pub use writer::Changes;
 pub(crate) use writer::{WriterStreams, writer};
 
 use crate::outputs::Outputs;
+use agreed::Agreed;
 use dataflow_core::{
     ChainHash, Epoch, Error, FoundTable, Marker, Result, SinkIdentity, TableRewrite, TableSchema, TableSink, Waker,
 };
@@ -100,6 +102,8 @@ struct Progress {
     restored: Vec<(String, Epoch, Vec<u8>)>,
     writers: Vec<Waker>,
     rewrites: Rewrites,
+    /// Of those epochs, the ones that were open at each cut.
+    kept: Agreed<Vec<Epoch>>,
     /// Tables with an index.
     indexed: BTreeSet<String>,
     /// Tables that others had changed at the start.
@@ -285,6 +289,13 @@ impl TableConnection {
         self.progress().rewrites.at(epoch, workers)
     }
 
+    /// Those whose intents the checkpoint of `epoch` keeps, the same for each of `workers`, which asks once: else a checkpoint would have parts of
+    /// what is committed.
+    pub(crate) fn uncommitted_at(&self, epoch: Epoch, workers: usize) -> Vec<Epoch> {
+        let Progress { kept, open, .. } = &mut *self.progress();
+        kept.at(epoch, workers, || open.clone())
+    }
+
     /// Epochs with intents that are not committed.
     pub(crate) fn uncommitted(&self) -> Vec<Epoch> {
         self.progress().open.clone()
@@ -407,7 +418,10 @@ mod tests {
         connection.note_committed(12);
         assert_eq!(at(21), position(20, 15));
         assert_eq!(connection.uncommitted(), [15, 20]);
+        assert_eq!(connection.uncommitted_at(21, 2), [15, 20]);
         connection.note_committed(20);
+        assert_eq!(connection.uncommitted_at(21, 2), [15, 20], "as on the other worker");
+        assert!(connection.uncommitted_at(22, 2).is_empty());
         connection.note_output("t", 30);
         assert_eq!(at(25), position(20, 20));
         assert_eq!(at(30), position(30, 20));

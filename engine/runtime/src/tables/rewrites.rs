@@ -15,10 +15,10 @@
 //! One round of a sink's tables is under way at a time, and none while intents of before the start wait: their index may name other files than
 //! the table has.
 
+use super::agreed::Agreed;
 use super::{Schemas, TableConnection};
 use crate::link::Link;
 use dataflow_core::{Environment, Epoch, Result, TableRewrite, TaskState, Waker};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The task that rewrites files, as the committer has it.
@@ -73,8 +73,8 @@ pub(super) struct Rewrites {
     is_under_way: bool,
     /// Written, and not given to a cut.
     offered: Option<Round>,
-    /// What a cut does, until all workers have asked.
-    decided: BTreeMap<Epoch, (Option<Round>, usize)>,
+    /// What each cut does.
+    decided: Agreed<Option<Round>>,
     /// The cut that it was given to, until it is committed.
     at: Option<Epoch>,
 }
@@ -93,12 +93,7 @@ impl Rewrites {
 
     /// What each of `workers` has to do at the cut of `epoch`; each asks once.
     pub(super) fn at(&mut self, epoch: Epoch, workers: usize) -> Option<Round> {
-        let (round, asked) = self.decided.entry(epoch).or_insert_with(|| (self.offered.take(), 0));
-        *asked += 1;
-        let (round, is_last) = (round.clone(), *asked == workers);
-        if is_last {
-            self.decided.remove(&epoch);
-        }
+        let round = self.decided.at(epoch, workers, || self.offered.take());
         self.at = self.at.or(round.is_some().then_some(epoch));
         round
     }

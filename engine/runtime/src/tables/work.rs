@@ -400,7 +400,7 @@ impl Work {
         let name = |table: u16| self.schemas[usize::from(table)].0.clone();
         let intent = |(table, is_rewrite, content)| Intent { table: name(table), epoch, clock, is_rewrite, content };
         let new: Vec<Intent> = written.into_iter().map(intent).collect();
-        let open = self.connection.uncommitted();
+        let open = self.connection.uncommitted_at(epoch, self.peers);
         let is_done = |epoch: &Epoch| !open.contains(epoch);
         let done: Vec<Epoch> = self.kept.keys().copied().filter(is_done).collect();
         let keys = done.iter().filter_map(|epoch| self.kept.remove(epoch)).flatten();
