@@ -55,7 +55,11 @@ def environment():
 
 def install(name):
     """Downloads and builds; what failed, or nothing."""
-    done = subprocess.run([PEERS / IMPLEMENTATIONS[name].script, "install"], env=os.environ | environment(), stdout=subprocess.PIPE,
+    return install_script(IMPLEMENTATIONS[name].script)
+
+
+def install_script(script):
+    done = subprocess.run([PEERS / script, "install"], env=os.environ | environment(), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, check=False)
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else None
 

@@ -127,8 +127,7 @@ class Shop:
 
     def reads(self, form):
         """By table: how long a reader takes over all its rows, as the job left them, written once, and put in by key with equality deletes."""
-        warehouse = self.left(form)
-        catalog = load_catalog("dataflow", type="sql", uri=f"sqlite:///{warehouse / 'catalog.db'}", warehouse=f"file://{warehouse}")
+        catalog = catalog_of(self.left(form))
         try:
             catalog.list_tables(COPY)
         except NoSuchNamespaceError:
@@ -149,6 +148,10 @@ class Shop:
             yield "written once", same_of_all | {"read_ms": fresh, "files": 1}
             yield "as the job left it", same_of_all | {"read_ms": found, "files": len(files), "delete_files": deletes}
             yield "by equality deletes", same_of_all | {"read_ms": by_equality, "files": 2 * commits + 1, "delete_files": commits}
+
+
+def catalog_of(warehouse):
+    return load_catalog("dataflow", type="sql", uri=f"sqlite:///{warehouse / 'catalog.db'}", warehouse=f"file://{warehouse}")
 
 
 def add_purchases(changes, number):

@@ -120,24 +120,23 @@ def case_lakehouse(scene, options, results):
     rounds(options, f"lakehouse, {options.events:,} events", kinds, results)
     for form in options.formats:
         for variant, figures in attempt(options, f"lakehouse, reading format {form}", lambda form=form: list(shop.reads(form))) or []:
-            results.setdefault(f"lakehouse, reading{figures.pop('of')}", {}).setdefault(f"{OURS}, {variant}", []).append(figures)
+            keep(results, f"lakehouse, reading{figures.pop('of')}", f"{OURS}, {variant}", figures)
     # Last, and once: it makes the input longer.
     if figures := attempt(options, "lakehouse, live", lambda: shop.live(options.formats[0])):
-        results["lakehouse, one change more"] = {f"{OURS}, format {options.formats[0]}": [figures]}
+        keep(results, "lakehouse, one change more", f"{OURS}, format {options.formats[0]}", figures)
     scene.drop(shop.folder)
 
 
 def case_gold(scene, options, results):
     """The gold views of a shop with many purchases: a change to there, beside Spark making all of them anew."""
     loaded, group = refresh.Loaded(scene, options), f"gold views, {options.purchases:,} purchases"
-    if cause := refresh.install():
+    if cause := engines.install_script(refresh.SPARK):
         say(f"leaving Spark out: {cause}")
         options.left_out.append(f"spark: {cause}")
     # Ours last: its live changes make the tables other than what Spark is given.
     for kind, run in (({} if cause else {"spark": loaded.spark}) | {OURS: loaded.ours}).items():
         if figures := attempt(options, f"{group}: {kind}", run):
-            say("  " + ", ".join(f"{name} {value}" for name, value in figures.items() if name != "command"))
-            results.setdefault(group, {})[kind] = [figures]
+            keep(results, group, kind, figures)
     scene.drop(loaded.shop.folder)
 
 
@@ -158,9 +157,13 @@ def rounds(options, title, kinds, results):
         for kind, run in kinds.items():
             figures = attempt(options, f"{title}: {kind}, run {number + 1} of {options.repeat}", run)
             for one in figures if isinstance(figures, list) else [figures] if figures else []:
-                group = f"{title}{one.pop('of', '')}"
-                say(f"  {group}: " + ", ".join(f"{name} {value}" for name, value in one.items() if name != "command"))
-                results.setdefault(group, {}).setdefault(kind, []).append(one)
+                keep(results, f"{title}{one.pop('of', '')}", kind, one)
+
+
+def keep(results, group, kind, figures):
+    """Says the figures of one run, and puts them with the results."""
+    say(f"  {group}: " + ", ".join(f"{name} {value}" for name, value in figures.items() if name != "command"))
+    results.setdefault(group, {}).setdefault(kind, []).append(figures)
 
 
 def attempt(options, what, run):

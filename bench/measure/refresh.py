@@ -9,10 +9,9 @@ import subprocess
 import lake
 import pyarrow.parquet
 from engines import PEERS
-from pyiceberg.catalog import load_catalog
 from scene import RUN_SECONDS, BenchFailed
 
-SPARK = PEERS / "spark" / "spark"
+SPARK = "spark/spark"
 FORMAT = 2
 # Views that no clock changes, with columns in which both must agree.
 COMPARED = {"top_selling_items": ("rank", "item_id", "total_revenue"),
@@ -24,12 +23,6 @@ SOURCES = {"users": ("silver.users", ("id", "email", "full_name", "valid_email")
            "pageviews": ("silver.pageviews_by_items", ("user_id", "item_id", "page", "channel", "received_at"))}
 
 
-def install():
-    """Downloads Spark; what failed, or nothing."""
-    done = subprocess.run([SPARK, "install"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-    return done.stderr.strip().rpartition("\n")[2] if done.returncode else None
-
-
 class Loaded:
     """A run of the job over a shop with so many purchases; its warehouse."""
 
@@ -37,9 +30,7 @@ class Loaded:
         self.scene, self.count = scene, options.refreshes
         self.shop = lake.Shop(scene, options.events, options.purchases)
         self.shop.views(FORMAT)
-        warehouse = self.shop.left(FORMAT)
-        catalog = load_catalog("dataflow", type="sql", uri=f"sqlite:///{warehouse / 'catalog.db'}", warehouse=f"file://{warehouse}")
-        self.table = catalog.load_table
+        self.table = lake.catalog_of(self.shop.left(FORMAT)).load_table
 
     def ours(self):
         rows = self.table("silver.purchases_enriched").scan().count()
@@ -52,7 +43,7 @@ class Loaded:
             pyarrow.parquet.write_table(self.table(table).scan(selected_fields=columns).to_arrow(), given / f"{name}.parquet")
         epochs = self.table("dataflow.epochs").scan(selected_fields=("clock",)).to_arrow()
         clock = max(epochs["clock"].to_pylist()).strftime("%Y-%m-%d %H:%M:%S")
-        command = [SPARK, "refresh", given, out, clock, str(self.count)]
+        command = [PEERS / SPARK, "refresh", given, out, clock, str(self.count)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=RUN_SECONDS, env=os.environ)
         if done.returncode:
             raise BenchFailed(f"Spark ended with {done.returncode}: {done.stderr.strip()[-500:]}")

@@ -5,12 +5,10 @@ captures it, the job keeps tables in S3 behind a REST catalog, Trino queries the
          └───► MinIO (pageviews) ──────────────────────────────┴─► job ─► Iceberg in MinIO, REST catalog ─► Trino, PyIceberg, DuckDB
 
 The job is killed -9 at random moments while input flows, and so, if asked for, are services; then some of its commits are refused, too, or
-their answers lost on the way back. Before half of the restarts the change events
-below the newest manifest are deleted, and half of the lives write small files anew all the time. Half-way the tables are upgraded to
-format 3. At last every row is changed once more. Then
-every table is what `shop_views` makes of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the
-epoch that was tagged and at others, none of which shows half a transaction. A row that somebody else deletes from a table that only grows
-stops nothing.
+their answers lost on the way back. Before half of the restarts the change events below the newest manifest are deleted, and half of the lives
+write small files anew all the time. Half-way the tables are upgraded to format 3. At last every row is changed once more. Then every table is
+what `shop_views` makes of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the epoch that was
+tagged and at others, none of which shows half a transaction. A row that somebody else deletes from a table that only grows stops nothing.
 """
 
 import collections

@@ -11,7 +11,7 @@
 use crate::deletes::{Deletes, speaks_of};
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
-use crate::scan::{LiveFile, live_files, positions};
+use crate::scan::{LiveFile, dead_rows, live_files};
 use crate::table::Table;
 use dataflow_core::{MovedRows, Result, RowLocation};
 use iceberg::spec::{DataFile, DataFileFormat};
@@ -91,7 +91,7 @@ impl Table {
         for (data, deletes) in crowded {
             let mut dead = Vec::new();
             for file in &deletes {
-                dead.extend(positions(self.session(), file)?.into_iter().map(|(_, position)| position));
+                dead.extend(dead_rows(self.session(), file, &data)?.positions());
             }
             rewritten.deletes.append(self.write_deletes(&BTreeMap::from([(data, dead)]))?);
             rewritten.removed.extend(deletes);

@@ -170,7 +170,7 @@ impl Scan {
             }
             if live.is_data() {
                 scan.files.push_back(live.file_path().into());
-            } else if let Some((place, data)) = BlobPlace::of(live.file()).zip(live.file().referenced_data_file()) {
+            } else if let Some((data, place)) = BlobPlace::of(live.file()) {
                 scan.vectors.insert(data, place);
             } else if let Some(data) = live.file().referenced_data_file() {
                 scan.scoped.entry(data).or_default().push(live.file_path().to_owned());
@@ -192,8 +192,7 @@ impl Scan {
     fn open(&mut self, path: Arc<str>) -> Result<Reading> {
         let mut dead = self.wide.remove(&path).unwrap_or_default();
         for file in self.scoped.remove(path.as_ref()).unwrap_or_default() {
-            let found = positions(&self.session, &file)?.into_iter().filter(|(of, _)| *of == path);
-            dead.extend(found.map(|(_, position)| position));
+            dead.union(&dead_rows(&self.session, &file, &path)?);
         }
         if let Some(place) = self.vectors.remove(path.as_ref()) {
             dead.union(&place.read(&self.session)?);
@@ -306,6 +305,12 @@ pub(crate) fn positions(session: &Session, path: &str) -> Result<Vec<(Arc<str>, 
     Ok(found)
 }
 
+/// Which rows of the data file `data` a position delete file says are dead.
+pub(crate) fn dead_rows(session: &Session, path: &str, data: &str) -> Result<DeletionVector> {
+    let found = positions(session, path)?.into_iter().filter(|(of, _)| **of == *data);
+    Ok(found.map(|(_, position)| position).collect())
+}
+
 /// What became of the files between the snapshot `since` and the current one.
 pub(crate) fn changes(session: &Session, table: &TableMetadata, since: i64) -> Result<Changes> {
     if Ancestry::of(table).after(since).is_none() {
@@ -328,7 +333,7 @@ pub(crate) fn changes(session: &Session, table: &TableMetadata, since: i64) -> R
             changes.added.push(live.file_path().into());
             continue;
         }
-        if let Some((place, data)) = BlobPlace::of(live.file()).zip(live.file().referenced_data_file()) {
+        if let Some((data, place)) = BlobPlace::of(live.file()) {
             changes.deleted.entry(data.into()).or_default().extend(place.read(session)?.positions());
             continue;
         }

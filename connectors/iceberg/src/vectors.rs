@@ -14,7 +14,7 @@ use crate::deletion_vector::DeletionVector;
 use crate::intent::Intent;
 use crate::names;
 use crate::puffin;
-use crate::scan::{live_deletes, positions};
+use crate::scan::{dead_rows, live_deletes, positions};
 use crate::session::{Session, outside};
 use crate::snapshot::Change;
 use crate::table::Partitions;
@@ -32,12 +32,12 @@ pub(crate) struct BlobPlace {
 }
 
 impl BlobPlace {
-    /// The place of a file's vector; `None` of what is no deletion vector.
-    pub(crate) fn of(file: &DataFile) -> Option<BlobPlace> {
-        let is_vector = file.file_format() == DataFileFormat::Puffin && file.referenced_data_file().is_some();
-        let offset = u64::try_from(file.content_offset().filter(|_| is_vector)?).ok()?;
+    /// The data file of which a vector is, and the vector's place; `None` of what is no deletion vector.
+    pub(crate) fn of(file: &DataFile) -> Option<(String, BlobPlace)> {
+        let data = file.referenced_data_file().filter(|_| file.file_format() == DataFileFormat::Puffin)?;
+        let offset = u64::try_from(file.content_offset()?).ok()?;
         let length = u64::try_from(file.content_size_in_bytes()?).ok()?;
-        Some(BlobPlace { file: file.file_path().to_owned(), offset, length })
+        Some((data, BlobPlace { file: file.file_path().to_owned(), offset, length }))
     }
 
     /// Reads the vector.
@@ -107,10 +107,7 @@ impl Vectors {
 
     /// What a delete file of one data file says.
     fn of(&self, session: &Session, data: &str, file: &DataFile) -> Result<DeletionVector> {
-        let Some(place) = BlobPlace::of(file) else {
-            let found = positions(session, file.file_path())?.into_iter();
-            return Ok(found.filter(|(of, _)| **of == *data).map(|(_, position)| position).collect());
-        };
+        let Some((_, place)) = BlobPlace::of(file) else { return dead_rows(session, file.file_path(), data) };
         if let Some((at, known)) = self.lock().get(data)
             && *at == place
         {

@@ -13,6 +13,20 @@ fn commit(table: &Table, intent: &Intent) {
     assert!(matches!(table.commit(intent).unwrap(), Outcome::Committed(_)));
 }
 
+/// Commits that the rows at these places die.
+fn kill<'a>(table: &Table, epoch: u64, places: impl IntoIterator<Item = &'a Place>) {
+    let gone = table.write_deletes(&dead(places)).unwrap();
+    commit(table, &intent(table, epoch, vec![], gone));
+}
+
+/// A table with two rows, and where they lie.
+fn with_two_rows(folder: &Path) -> (Table, Vec<Place>) {
+    let table = opened(folder, 1, &users_of_format_3());
+    let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
+    commit(&table, &intent(&table, 1, data, vec![]));
+    (table, places)
+}
+
 /// The delete files of the current snapshot: of which data file, how many rows, whether it is a vector.
 fn deletes(table: &Table) -> Vec<(String, u64, bool)> {
     let now = table.metadata();
@@ -64,8 +78,7 @@ fn a_data_file_has_one_vector() {
     assert_eq!(says(&table, "added-position-delete-files"), None);
     // The next takes its place, in another process too, which has none of them in memory.
     let other = opened(folder.path(), 2, &users_of_format_3());
-    let more = other.write_deletes(&dead([&places[2], &others[0]])).unwrap();
-    commit(&other, &intent(&other, 3, vec![], more));
+    kill(&other, 3, [&places[2], &others[0]]);
     assert_eq!(rows(&other), [user(2, "B")]);
     let mut expected = vec![(first, 3, true), (others[0].file.to_string(), 1, true)];
     expected.sort();
@@ -111,8 +124,7 @@ fn a_table_is_upgraded() {
     let old = opened(folder.path(), 1, &users());
     let (data, places) = written(&old, &[user(1, "a"), user(2, "b"), user(3, "c"), user(4, "d"), user(5, "e")]);
     commit(&old, &intent(&old, 1, data, vec![]));
-    let gone = old.write_deletes(&dead([&places[0]])).unwrap();
-    commit(&old, &intent(&old, 2, vec![], gone));
+    kill(&old, 2, [&places[0]]);
     // Written in format 2, and still waiting when the table is upgraded.
     let waiting = intent(&old, 3, vec![], old.write_deletes(&dead([&places[1]])).unwrap());
     let table = opened(folder.path(), 2, &users_of_format_3());
@@ -122,8 +134,7 @@ fn a_table_is_upgraded() {
     assert_eq!(rows(&table).len(), 4);
     commit(&table, &waiting);
     assert_eq!(deletes(&table), [(file.clone(), 2, true)]);
-    let gone = table.write_deletes(&dead([&places[3]])).unwrap();
-    commit(&table, &intent(&table, 4, vec![], gone));
+    kill(&table, 4, [&places[3]]);
     assert_eq!(deletes(&table), [(file, 3, true)]);
     assert_eq!(rows(&table), [user(3, "c"), user(5, "e")]);
     // A job that asks for format 2 goes on in format 3.
@@ -136,14 +147,11 @@ fn a_table_is_upgraded() {
 #[test]
 fn vectors_go_with_their_data_file() {
     let folder = tempfile::tempdir().unwrap();
-    let table = opened(folder.path(), 1, &users_of_format_3());
-    let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    commit(&table, &intent(&table, 1, data, vec![]));
+    let (table, places) = with_two_rows(folder.path());
     let (data, others) = written(&table, &[user(3, "c"), user(4, "d"), user(5, "e")]);
     let gone = table.write_deletes(&dead([&places[0]])).unwrap();
     commit(&table, &intent(&table, 2, data, gone));
-    let gone = table.write_deletes(&dead([&others[0]])).unwrap();
-    commit(&table, &intent(&table, 3, vec![], gone));
+    kill(&table, 3, [&others[0]]);
     assert_eq!(deletes(&table).len(), 2);
     let rewritten = table.rewrite(&CompactionSettings { small_files: 9, dead_percent: 40 }).unwrap().unwrap();
     assert_eq!(rewritten.removed, [places[0].file.as_ref()]);
@@ -159,11 +167,8 @@ fn vectors_go_with_their_data_file() {
 #[test]
 fn a_damaged_vector_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
-    let table = opened(folder.path(), 1, &users_of_format_3());
-    let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    commit(&table, &intent(&table, 1, data, vec![]));
-    let gone = table.write_deletes(&dead([&places[0]])).unwrap();
-    commit(&table, &intent(&table, 2, vec![], gone));
+    let (table, places) = with_two_rows(folder.path());
+    kill(&table, 2, [&places[0]]);
     let now = table.metadata();
     let live = live_deletes(table.session(), &now, now.current_snapshot().map(AsRef::as_ref)).unwrap();
     let path = live[0].file_path().strip_prefix("file://").unwrap().to_owned();
