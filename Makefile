@@ -83,6 +83,7 @@ nightly: ## what is too long for each change: many simulation seeds, long crash 
 	compose/e2e/run registry_outage --events 20000 --outage 32
 	compose/e2e/run hard_broker --events 20000
 	compose/e2e/run lakehouse --kills 60
+	compose/e2e/run lakehouse_days --kills 30
 	compose/e2e/run lakehouse_foreign --kills 30
 	compose/e2e/run lakehouse_kafka
 	compose/e2e/run lakehouse_stack --seconds 900 --kills 100 --faults

@@ -4,7 +4,7 @@
 //!  dbz.public.users, items, purchases ─► whole transactions ─► current rows ─┐
 //!  pageviews ─► parse ─► all pageviews ──────────────────────────────────────┼─► silver and gold views ─► Iceberg tables,
 //!      │          └ no pageview ─► bronze.pageviews_dlq                        │                            one snapshot a commit
-//!      │                                                                       └ as a day closes ─► segmented_users_<date>.csv
+//!      │                                                                       └ as a day closes ─► segmented_users_<date>.csv, mail
 //!      └ can not be read ─► bronze.dead_letters; all that can, as it came ─► bronze.users, items, purchases, pageviews
 //! ```
 //!
@@ -61,5 +61,6 @@ fn build(job: &mut Job) -> Result<()> {
     job.write_table(views.top_converting_items)?;
     job.write_table(views.pageviews_by_channel)?;
     job.write_table(views.user_engagement_segments)?;
-    job.write_daily_csv::<shop::UserEngagement>("segmented_users", views.closed_days)
+    let by_segment = CountedBy { column: "engagement_segment", values: &shop::ENGAGEMENT_SEGMENTS };
+    job.write_daily_csv::<shop::UserEngagement>("segmented_users", views.closed_days, by_segment)
 }

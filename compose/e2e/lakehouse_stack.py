@@ -4,15 +4,15 @@ captures it, the job keeps tables in S3 behind a REST catalog, Trino queries the
     loadgen ─► Postgres ─► Debezium ─► Kafka (Avro, registry) ─┐
          └───► MinIO (pageviews) ──────────────────────────────┴─► job ─► Iceberg in MinIO, REST catalog ─► Trino, PyIceberg, DuckDB
 
-The job is killed -9 at random moments while input flows, and so, if asked for, are services; then some of its commits are refused, too, or
-their answers lost on the way back. Before half of the restarts the change events below the newest manifest are deleted, and half of the lives
+The job speaks TLS to storage and catalog, and to the latter through a gateway with a token and a prefix. It is killed -9 at random moments
+while input flows, and so, if asked for, are services; then some of its commits are refused, too, or
+their answers lost on the way back. Before half of the restarts the change events and objects below the newest manifest are deleted, and half of the lives
 write small files anew all the time. Half-way the tables are upgraded to format 3. At last every row is changed once more. Then every table is
 what `shop_views` makes of Debezium's messages and of the objects, and what Postgres makes of its own tables; so it was at the epoch that was
 tagged and at others, none of which shows half a transaction. A row that somebody else deletes from a table that only grows stops nothing.
 """
 
 import collections
-import contextlib
 import random
 import time
 
@@ -26,7 +26,8 @@ from product import ProductFailed, StackLakehouse
 from scene import Failure, say, until
 from services import LakehouseServices
 from shop_database import Probe, ShopDatabase
-from unreliable import FATES, UnreliableCatalog
+from tls import Authority, Terminator
+from unreliable import FATES, TOKEN, UnreliableCatalog
 from warehouse import RestWarehouse, Wrong, bag, check, check_files, check_history, noted_epochs, same
 
 KILLS = 3
@@ -47,7 +48,8 @@ OUTAGE_SECONDS = {"minio": 20, "iceberg-rest": 5, "connect": 0}
 # Epochs of the past that are read, beside the tagged one.
 EPOCHS_LOOKED_AT = 2
 TAG = "in-full-swing"
-CATALOG = "ICEBERG_REST_URL"
+CATALOG, STORAGE = "ICEBERG_REST_URL", "S3_ENDPOINT"
+EVENTS_DELETED, OBJECTS_DELETED = "change events deleted before a restart", "objects deleted before a restart"
 # What is deleted from outside, and lines that come after it.
 DELETED = "no_user_id"
 MORE_PAGEVIEWS = b"""{"user_id": 1, "url": "/products/1", "channel": "social", "received_at": 1767434400}
@@ -59,14 +61,15 @@ not json
 class Run:
     """The job's lives, and what happens around them."""
 
-    def __init__(self, folder, options, services, addresses, catalog):
+    def __init__(self, folder, options, services, addresses, catalog, secured):
+        """`secured`: what of its addresses the job is to take another way, and what it needs for that."""
         self.options, self.services, self.rng = options, services, random.Random(options.seed)
         self.addresses, self.catalog = addresses, catalog
         self.database = ShopDatabase(self.addresses, folder)
         self.warehouse = RestWarehouse(self.addresses)
         self.probe = Probe(self.database, lambda: RestWarehouse(self.addresses))
         self.reader = debezium.Reader(services.brokers, services.registry)
-        self.job = StackLakehouse(addresses | {CATALOG: catalog.address}, folder, CHECKPOINT_MS)
+        self.job = StackLakehouse(addresses | secured, folder, CHECKPOINT_MS)
         self.seen, self.tagged, self.bound = collections.Counter(), None, None
         if options.format == 3:
             self.job.upgrade()
@@ -136,22 +139,23 @@ class Run:
         self.job.start(*flags)
 
     def delete_read_input(self):
-        """Deletes the change events below the newest manifest: the restart has to do without them. The verdict has read them."""
+        """Deletes the change events and objects below the newest manifest: the restart has to do without them. The verdict has read them."""
         self.reader.events()
-        deleted = sum(topics.delete_read(self.services.brokers, *ends) for ends in self.job.manifest_ends().items())
-        self.seen["change events deleted before a restart"] += deleted
-        say(f"deleted {deleted} change events, below the newest manifest")
+        ends = self.job.manifest_ends()
+        objects = self.database.delete_read(ends.pop(product.OBJECTS, {}).get(0, 0))
+        deleted = sum(topics.delete_read(self.services.brokers, *of_topic) for of_topic in ends.items())
+        self.seen[EVENTS_DELETED] += deleted
+        self.seen[OBJECTS_DELETED] += objects
+        say(f"deleted {deleted} change events and {objects} objects, below the newest manifest")
 
     def outage(self, name):
         # A job that is being started when a service goes is refused its start, as it is to be.
         newest = self.job.manifests()[-1:]
         until(LIFE_SECONDS, "the job makes a checkpoint", lambda: self.running() and self.job.manifests()[-1:] != newest)
         say(f"kill -9 of {name}, for {OUTAGE_SECONDS[name]} s")
-        # Without its bucket the generator would end. The probe goes on to change the database, and the job to commit.
-        with self.database.paused() if name == "minio" else contextlib.nullcontext():
-            self.services.kill(name)
-            time.sleep(OUTAGE_SECONDS[name])
-            self.services.start(name)
+        self.services.kill(name)
+        time.sleep(OUTAGE_SECONDS[name])
+        self.services.start(name)
         if name == "connect":
             debezium.await_task(self.addresses["CONNECT_URL"])
 
@@ -183,7 +187,7 @@ class Run:
         needed = ["lives from a checkpoint", "epochs replayed"] if self.options.kills else []
         if self.options.kills >= MANY_KILLS:
             self.seen["rewrites"] = sum(line.get("message") == product.REWRITTEN for line in self.job.warnings(0))
-            needed += ["lives with eager compaction", "change events deleted before a restart", "rewrites"]
+            needed += ["lives with eager compaction", EVENTS_DELETED, OBJECTS_DELETED, "rewrites"]
         self.seen.update(self.catalog.met)
         needed += FATES if self.options.faults else ()
         missing = [what for what in needed if not self.seen[what]]
@@ -195,9 +199,12 @@ def play(folder, options):
     try:
         with LakehouseServices(folder) as services:
             addresses = services.addresses()
-            share = UNRELIABLE_SHARE if options.faults else 0.0
-            with UnreliableCatalog(addresses[CATALOG], options.seed, share) as catalog:
-                run = Run(folder, options, services, addresses, catalog)
+            share, authority = UNRELIABLE_SHARE if options.faults else 0.0, Authority(folder / "authority.pem")
+            with (UnreliableCatalog(addresses[CATALOG], options.seed, share, authority.server()) as catalog,
+                  Terminator(addresses[STORAGE], authority) as storage):
+                secured = {CATALOG: catalog.address, STORAGE: storage.address,
+                           product.CATALOG_TOKEN: TOKEN, product.AUTHORITIES: str(authority.file)}
+                run = Run(folder, options, services, addresses, catalog, secured)
                 try:
                     run.live()
                     run.stop()

@@ -15,6 +15,7 @@ import urllib.request
 import crashes
 import hard_broker
 import lakehouse
+import lakehouse_days
 import lakehouse_foreign
 import lakehouse_kafka
 import lakehouse_stack
@@ -26,7 +27,8 @@ from services import Services, free_ports
 
 SCENARIOS = {"crashes": crashes, "hard_broker": hard_broker, "registry_outage": registry_outage, "two_processes": two_processes}
 LAKEHOUSES = {
-    "lakehouse": lakehouse, "lakehouse_foreign": lakehouse_foreign, "lakehouse_kafka": lakehouse_kafka, "lakehouse_stack": lakehouse_stack,
+    "lakehouse": lakehouse, "lakehouse_days": lakehouse_days, "lakehouse_foreign": lakehouse_foreign, "lakehouse_kafka": lakehouse_kafka,
+    "lakehouse_stack": lakehouse_stack,
 }
 KILLS = 12
 
@@ -39,7 +41,7 @@ def parse(arguments):
     parser.add_argument("scenario", choices=[*SCENARIOS, *LAKEHOUSES, "lakehouse_watch", "connectors", "objects", "harness", "watch"])
     parser.add_argument("--events", type=int, default=20_000, help="logins to produce at least (input flows while anything is killed)")
     parser.add_argument("--rate", type=float, default=400.0, help="logins a second")
-    parser.add_argument("--kills", type=int, help=f"kill -9 of the job; {KILLS}, lakehouse and lakehouse_foreign {lakehouse.KILLS}, lakehouse_stack {lakehouse_stack.KILLS}")
+    parser.add_argument("--kills", type=int, help=f"kill -9 of the job; {KILLS}, lakehouse and lakehouse_foreign {lakehouse.KILLS}, lakehouse_days {lakehouse_days.KILLS} of each case, lakehouse_stack {lakehouse_stack.KILLS}")
     parser.add_argument("--broker-kills", type=int, default=3, help="kill -9 of the broker")
     parser.add_argument("--outage", type=float, default=4.0, help="seconds for which the registry is away, beside the time it takes to start")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the shop of lakehouse_stack is open")
@@ -140,7 +142,9 @@ def main():
     if options.scenario in LAKEHOUSES:
         again = f"{options.scenario} --seed {options.seed}"
         if options.scenario != "lakehouse_kafka":
-            again += f" --kills {options.kills} --format {options.format}"
+            again += f" --kills {options.kills}"
+        if options.scenario in ("lakehouse", "lakehouse_stack"):
+            again += f" --format {options.format}"
         if options.scenario == "lakehouse_stack":
             again += f" --seconds {options.seconds:g}" + " --faults" * options.faults
         return alone(lambda folder: LAKEHOUSES[options.scenario].play(folder, options), options, again)

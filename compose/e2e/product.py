@@ -28,6 +28,8 @@ EAGER_MAINTENANCE = ("sinks.lakehouse.maintenance={ interval_seconds = 0, keep_s
 # The same for files alone: every snapshot stays.
 EAGER_COMPACTION = "sinks.lakehouse.maintenance={ interval_seconds = 0, small_files = 2, dead_percent = 10 }"
 FORMAT_3 = "sinks.lakehouse.format=3"
+# The variable with the catalog's token, and the one that names the authorities that its TLS trusts.
+CATALOG_TOKEN, AUTHORITIES = "CATALOG_TOKEN", "SSL_CERT_FILE"
 EXIT_FENCED = 5
 # What its Kafka clients call themselves: librdkafka's default.
 CLIENT_ID = "rdkafka"
@@ -169,22 +171,23 @@ class KafkaLakehouse(Lakehouse):
 
 
 class StackLakehouse(Lakehouse):
-    """The lakehouse as profile `local` has it, from Debezium's topics and a bucket into a REST catalog's tables; whole transactions."""
+    """The lakehouse as profile `local` has it, from Debezium's topics and a bucket into a REST catalog's tables, the catalog by a token; whole
+    transactions."""
 
     def __init__(self, addresses, folder, checkpoint_ms):
+        catalog = f'sinks.lakehouse.catalog={{ rest = "${{env:ICEBERG_REST_URL}}", token = "env:{CATALOG_TOKEN}" }}'
         ends = ('sources."dbz.transaction"={ connector = "kafka", format = "avro", brokers = "${env:KAFKA_BROKERS}", group_id = "lakehouse", '
                 'registry = { url = "${env:REGISTRY_URL}" } }')
-        self._open("local", folder / "data", folder / "job", [ends], checkpoint_ms)
+        self._open("local", folder / "data", folder / "job", [catalog, ends], checkpoint_ms)
         self.env |= addresses
 
     def manifest_ends(self):
-        """{topic: {partition: next offset to read}} of the newest manifest, which has read something of each; {} without one."""
+        """{source: {partition: next offset to read}} of the newest manifest, which has read something of each; {} without one."""
         if not (found := self.manifests()):
             return {}
         manifest = parsed(found[-1])
-        topics = {rank: name for rank, name in enumerate(manifest["sources"]) if name != OBJECTS}
-        ends = {topic: offsets_of(manifest, rank) for rank, topic in topics.items()}
-        return {topic: of_it for topic, of_it in ends.items() if of_it}
+        ends = {name: offsets_of(manifest, rank) for rank, name in enumerate(manifest["sources"])}
+        return {name: of_it for name, of_it in ends.items() if of_it}
 
 
 def parsed(manifest):

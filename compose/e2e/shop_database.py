@@ -2,7 +2,6 @@
 takes from its commit there until a query in Trino shows it.
 """
 
-import contextlib
 import gzip
 import os
 import signal
@@ -54,6 +53,8 @@ class ShopDatabase:
 
     def __init__(self, addresses, folder):
         self.addresses, self.log, self.writer = addresses, folder / "loadgen.log", None
+        # {key: lines} of objects that were deleted.
+        self.deleted = {}
 
     def connect(self):
         return psycopg.connect(self.addresses["POSTGRES_URL"], autocommit=True)
@@ -73,15 +74,6 @@ class ShopDatabase:
         if self.writer.poll():
             raise Failure(f"loadgen ended with {self.writer.returncode}: {self.log.read_text(errors='replace')[-2000:]}")
         return True
-
-    @contextlib.contextmanager
-    def paused(self):
-        """The generator stands still; what is due meanwhile comes at once after it."""
-        self.writer.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.writer.send_signal(signal.SIGCONT)
 
     def finish(self):
         """Waits until everything is written."""
@@ -124,15 +116,32 @@ class ShopDatabase:
         with self.bucket().open_output_stream(f"{OBJECTS.removeprefix('s3://')}/{LAST_OBJECT}") as out:
             out.write(lines)
 
+    def objects(self):
+        """{key: lines} of the objects that are there, by key, which is the order in which they came."""
+        bucket, found = self.bucket(), {}
+        for file in bucket.get_file_info(pyarrow.fs.FileSelector(OBJECTS.removeprefix("s3://"), recursive=True)):
+            if file.is_file:
+                with bucket.open_input_stream(file.path, compression=None) as opened:
+                    content = opened.readall()
+                found[file.path] = (gzip.decompress(content) if file.path.endswith(".gz") else content).split(b"\n")[:-1]
+        return dict(sorted(found.items()))
+
+    def delete_read(self, end):
+        """Deletes the objects whose lines all lie below this rank. How many."""
+        bucket, there, rank, count = self.bucket(), self.objects(), 0, 0
+        for path, lines in sorted((self.deleted | there).items()):
+            rank += len(lines)
+            if rank > end:
+                break
+            if path in there:
+                bucket.delete_file(path)
+                self.deleted[path] = lines
+                count += 1
+        return count
+
     def pageviews(self):
-        """The lines of all objects, in the order of their keys."""
-        bucket, lines = self.bucket(), []
-        found = bucket.get_file_info(pyarrow.fs.FileSelector(OBJECTS.removeprefix("s3://"), recursive=True))
-        for path in sorted(file.path for file in found if file.is_file):
-            with bucket.open_input_stream(path, compression=None) as opened:
-                content = opened.readall()
-            lines += (gzip.decompress(content) if path.endswith(".gz") else content).split(b"\n")[:-1]
-        return lines
+        """The lines of all objects that ever were, in the order of their keys."""
+        return [line for _, lines in sorted((self.deleted | self.objects()).items()) for line in lines]
 
 
 class Probe(threading.Thread):

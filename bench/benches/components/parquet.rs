@@ -82,15 +82,19 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_bytes(Some(16 << 20))
         .build();
-    let bare = folder.path().join("bare.parquet");
+    let mut number = 0;
     group.bench_function("ArrowWriter, batches", |bencher| {
         bencher.iter(|| {
+            // A new file, as of the sink.
+            number += 1;
+            let bare = folder.path().join(format!("bare-{number}.parquet"));
             let file = File::create(&bare).expect("there is room for a file");
             let mut writer =
                 ArrowWriter::try_new(file, batches[0].schema(), Some(how.clone())).expect("all is written");
             batches.iter().for_each(|batch| writer.write(batch).expect("there is room for a file"));
-            // As durable as the sink's.
+            // As durable as the sink's: the file, and its name.
             writer.into_inner().expect("there is room for a file").sync_all().expect("the disk works");
+            File::open(folder.path()).and_then(|folder| folder.sync_all()).expect("the disk works");
         });
     });
     group.finish();

@@ -1,59 +1,25 @@
 //! Rows to Arrow columns and back. Going out, a column has the type that the table has; coming in, a file may be older than the table and
 //! narrower, and its values are widened.
 
+mod build;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
-    LargeBinaryArray, StringArray, TimestampMicrosecondArray, new_null_array,
-};
+use arrow_array::{Array, ArrayRef};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
-use dataflow_core::{ColumnType, Datum, Error, Micros, Result, Row, TotalF64};
-use std::sync::Arc;
+pub(crate) use build::{ColumnBuilder, TILE_ROWS};
+use dataflow_core::{ColumnType, Datum, Micros, Result, Row, TotalF64};
 
 /// The values at one place of `rows` as a column of the type `kind`; all null where the rows have no such place.
 ///
 /// # Errors
 /// When a value is not of that type: the row was not checked against its schema.
 pub(crate) fn column(rows: &[&Row], at: Option<usize>, kind: &DataType) -> Result<ArrayRef> {
-    let Some(at) = at else { return Ok(new_null_array(kind, rows.len())) };
-    let values = rows.iter().map(|row| row.get(at));
-    let wrong = |datum: &Datum| Error::us(format!("write {datum:?} into a column of the type {kind}"));
-    macro_rules! values {
-        ($datum:pat => $value:expr) => {
-            values.map(|datum| match datum {
-                Datum::Null => Ok(None),
-                $datum => Ok(Some($value)),
-                other => Err(wrong(other)),
-            })
-        };
-    }
-    Ok(match kind {
-        DataType::Boolean => Arc::new(values!(Datum::Boolean(b) => *b).collect::<Result<BooleanArray>>()?),
-        DataType::Int32 => Arc::new(values!(Datum::Int(n) => *n).collect::<Result<Int32Array>>()?),
-        DataType::Int64 => Arc::new(values!(Datum::Long(n) => *n).collect::<Result<Int64Array>>()?),
-        DataType::Float64 => Arc::new(values!(Datum::Double(n) => n.0).collect::<Result<Float64Array>>()?),
-        DataType::Decimal128(precision, scale) => {
-            let numbers = values!(Datum::Decimal(n) => *n).collect::<Result<Decimal128Array>>()?;
-            Arc::new(
-                numbers
-                    .with_precision_and_scale(*precision, *scale)
-                    .map_err(|e| Error::us("write a decimal").because(e))?,
-            )
-        }
-        DataType::Date32 => Arc::new(values!(Datum::Date(n) => *n).collect::<Result<Date32Array>>()?),
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            let times = values!(Datum::Timestamp(t) => t.0).collect::<Result<TimestampMicrosecondArray>>()?;
-            Arc::new(times.with_timezone_opt(zone.clone()))
-        }
-        DataType::Utf8 => Arc::new(values!(Datum::Text(text) => text.as_ref()).collect::<Result<StringArray>>()?),
-        DataType::LargeBinary => {
-            Arc::new(values!(Datum::Bytes(bytes) => bytes.as_ref()).collect::<Result<LargeBinaryArray>>()?)
-        }
-        _ => return Err(Error::us(format!("write a column of the type {kind}, which no column of ours has"))),
-    })
+    let mut column = ColumnBuilder::new(at, kind, rows.len())?;
+    column.append(rows)?;
+    Ok(column.finish())
 }
 
 /// The values of a column of a file, for a column of ours.

@@ -6,14 +6,14 @@
 //! ```
 //! A file's path is fixed when it is opened, so the place of a row is known as soon as the row is written.
 
-use crate::columns;
+use crate::columns::{self, ColumnBuilder, TILE_ROWS};
 use crate::file::NewFile;
 use crate::file_format::FileFormat;
 use crate::names;
 use crate::parquet_file::OpenFile;
 use crate::session::Session;
 use crate::table::Partitions;
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef as ArrowSchemaRef;
 use dataflow_core::{ColumnType, Datum, Error, Result, Row, RowLocation, TableSchema, caught};
 use iceberg::arrow::schema_to_arrow_schema;
@@ -128,23 +128,34 @@ impl DataWriter {
     /// # Errors
     /// When a row is not one of the table, or a file cannot be written. The writer is of no use then.
     pub fn write(&mut self, rows: &[Row]) -> Result<Vec<Place>> {
-        for row in rows {
-            self.rows.check(row)?;
-        }
         self.batches += 1;
+        if self.levels.is_empty() && self.order.is_empty() {
+            return self.write_as_it_is(rows);
+        }
         let keys = self.keys(rows)?;
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by(|a, b| keys[*a].cmp(&keys[*b]).then_with(|| self.compare(&rows[*a], &rows[*b])).then(a.cmp(b)));
         let mut places: Vec<Option<Place>> = vec![None; rows.len()];
         for group in order.chunk_by(|a, b| keys[*a] == keys[*b]) {
             for batch in group.chunks(BATCH_ROWS) {
-                let (path, first) = self.append(&keys[batch[0]], batch.iter().map(|at| &rows[*at]).collect())?;
+                let (path, first) =
+                    self.append(&keys[batch[0]], &batch.iter().map(|at| &rows[*at]).collect::<Vec<_>>())?;
                 for (position, at) in (first..).zip(batch) {
                     places[*at] = Some(Place { file: path.clone(), position });
                 }
             }
         }
         Ok(places.into_iter().map(|place| place.expect("each row is in one batch of one group")).collect())
+    }
+
+    /// Writes rows of a table that is neither divided nor sorted.
+    fn write_as_it_is(&mut self, rows: &[Row]) -> Result<Vec<Place>> {
+        let (key, mut places) = (Row::from_iter([]), Vec::with_capacity(rows.len()));
+        for batch in rows.chunks(BATCH_ROWS) {
+            let (file, first) = self.append(&key, &batch.iter().collect::<Vec<_>>())?;
+            places.extend((first..).take(batch.len()).map(|position| Place { file: file.clone(), position }));
+        }
+        Ok(places)
     }
 
     /// Ends all files. When this returns they are durable. Blocks.
@@ -181,15 +192,23 @@ impl DataWriter {
     }
 
     /// Appends rows of one partition; returns their file and the position of the first.
-    fn append(&mut self, key: &Row, rows: Vec<&Row>) -> Result<(Arc<str>, u64)> {
-        let columns: Result<Vec<ArrayRef>> = self
-            .places
-            .iter()
-            .zip(self.arrow.fields())
-            .map(|(at, field)| columns::column(&rows, *at, field.data_type()))
-            .collect();
-        let batch = RecordBatch::try_new(self.arrow.clone(), columns?);
-        let batch = batch.map_err(|e| Error::us("make a batch of rows").because(e))?;
+    fn append(&mut self, key: &Row, rows: &[&Row]) -> Result<(Arc<str>, u64)> {
+        let columns = self.places.iter().zip(self.arrow.fields());
+        let columns = columns.map(|(at, field)| ColumnBuilder::new(*at, field.data_type(), rows.len()));
+        let mut columns: Vec<ColumnBuilder> = columns.collect::<Result<_>>()?;
+        for tile in rows.chunks(TILE_ROWS) {
+            // Columns find what does not fit as they take it; the check says which column it is.
+            let has_all = tile.iter().all(|row| row.0.len() == self.rows.columns.len());
+            if !(has_all && columns.iter_mut().all(|column| column.append(tile).is_ok())) {
+                tile.iter().try_for_each(|row| self.rows.check(row))?;
+                return Err(Error::us("write rows into columns that do not take what their table holds"));
+            }
+        }
+        let columns = columns.into_iter().map(ColumnBuilder::finish).collect();
+        let batch = RecordBatch::try_new(self.arrow.clone(), columns).map_err(|cause| {
+            let missing = rows.iter().find_map(|row| self.rows.check(row).err());
+            missing.unwrap_or_else(|| Error::us("make a batch of rows").because(cause))
+        })?;
         if self.open.get(key).is_some_and(|open| open.file.bytes() >= self.format.target_bytes) {
             self.end_partition(key)?;
         }

@@ -31,6 +31,11 @@ impl FileSink for FolderFiles {
         &self.name
     }
 
+    fn location(&self, file: &str) -> String {
+        let path = format!("{}/{file}", self.folder);
+        self.storage.local_path(&path).map_or(path, |path| path.display().to_string())
+    }
+
     fn put(&self, file: &str, bytes: &[u8]) -> Result<()> {
         self.storage.create_dir(&self.folder)?;
         replace_file(&*self.storage, &self.folder, file, bytes)
@@ -40,6 +45,7 @@ impl FileSink for FolderFiles {
 /// Objects under a prefix of a bucket.
 pub struct BucketFiles {
     name: String,
+    location: String,
     store: AmazonS3,
     prefix: Path,
     runtime: Mutex<Runtime>,
@@ -54,13 +60,18 @@ impl BucketFiles {
         let (store, prefix) = place.open(RETRY)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|cause| Error::us("start what talks to S3").because(cause))?;
-        Ok(BucketFiles { name: name.into(), store, prefix, runtime: Mutex::new(runtime) })
+        let location = place.location.trim_end_matches('/').to_owned();
+        Ok(BucketFiles { name: name.into(), location, store, prefix, runtime: Mutex::new(runtime) })
     }
 }
 
 impl FileSink for BucketFiles {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn location(&self, file: &str) -> String {
+        format!("{}/{file}", self.location)
     }
 
     fn put(&self, file: &str, bytes: &[u8]) -> Result<()> {

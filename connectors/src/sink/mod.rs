@@ -5,3 +5,4 @@ pub mod csv;
 pub mod files;
 pub mod kafka;
 pub mod local_log;
+pub mod smtp;

@@ -1,18 +1,18 @@
 //! A job as its author sees it: named inputs, parameters, and topics to write to.
 
+use crate::daily::{CountedBy, DailyFile};
 use crate::wiring::{Decoders, Topics};
-use dataflow_connectors::sink::csv::csv_file;
 use dataflow_core::change::{Change, ChangeEvent, Op, TransactionBoundary};
 use dataflow_core::{
-    Column, ColumnType, Datum, DeadLetter, Epoch, Error, EventTime, FileSink, Micros, OutputFile, OutputRow, Partition,
-    Position, RawRecord, Result, Row, Stamped, TableSchema, TopicId,
+    Column, ColumnType, Datum, DeadLetter, Epoch, Error, EventTime, Micros, OutputRow, Partition, Position, RawRecord,
+    Result, Row, Stamped, TableSchema, TopicId,
 };
 use dataflow_operators::collection::durable_collection;
 use dataflow_operators::table_row;
 use dataflow_operators::transactions::{TableChanges, TransactionSettings, whole_transactions};
 use dataflow_operators::view::{ClosedDay, EpochClock, TableRow, Text, View};
-use dataflow_runtime::TableMode;
 use dataflow_runtime::job::JobScope;
+use dataflow_runtime::{FileOutput, TableMode};
 use differential_dataflow::AsCollection;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,8 +43,8 @@ pub(crate) struct JobWiring {
     pub(crate) topics: Topics,
     /// Sink by table.
     pub(crate) tables: BTreeMap<String, String>,
-    /// Sink by file.
-    pub(crate) files: BTreeMap<String, Arc<dyn FileSink>>,
+    /// Where each file goes.
+    pub(crate) files: BTreeMap<String, FileOutput>,
     pub(crate) decoders: Arc<Decoders>,
     /// What the graph asked for while it was built.
     pub(crate) asked: Arc<Mutex<Asked>>,
@@ -349,23 +349,29 @@ impl<'a, 's> Job<'a, 's> {
     }
 
     /// Writes the rows of each day that closes to the CSV file `<file>_<date>.csv`, with the columns of `R`. The file is a function of the
-    /// day's last epoch, so a replay writes it again as it was.
+    /// day's last epoch, so a replay writes it again as it was. Where the profile has a mail server, one mail names the file and its counts.
     ///
     /// # Errors
-    /// When no sink of the profile takes the file.
-    pub fn write_daily_csv<R: TableRow>(&mut self, file: &str, days: StreamVec<'s, Epoch, ClosedDay>) -> Result<()> {
+    /// When no sink of the profile takes the file, or `R` does not have the column that is counted.
+    pub fn write_daily_csv<R: TableRow>(
+        &mut self,
+        file: &str,
+        days: StreamVec<'s, Epoch, ClosedDay>,
+        counted: CountedBy,
+    ) -> Result<()> {
         self.asked(|asked| &mut asked.files, file);
-        let sink = self.wiring.files.get(file).ok_or_else(|| {
+        let output = self.wiring.files.get(file).ok_or_else(|| {
             let known = self.wiring.files.keys().map(String::as_str);
             crate::profile::unknown("file", file, known, "no sink of the profile takes it: it")
         })?;
-        let (schema, file, control) = (R::schema(), file.to_owned(), self.scope.plan().control.clone());
-        let files = days.flat_map(move |ClosedDay { date, rows }| {
-            let written = csv_file(&schema, &rows);
-            let bytes = written.map_err(|error| control.fail(error)).ok()?;
-            Some(OutputFile { name: format!("{file}_{date}.csv"), bytes })
+        let plan = self.scope.plan();
+        let (control, sink) = (plan.control.clone(), output.sink.clone());
+        let daily = DailyFile::new(file, R::schema(), counted, format!("{}.{}", plan.name, plan.lineage))?;
+        let files = days.flat_map(move |day| {
+            let made = daily.of(&day, |name| sink.location(name));
+            made.map_err(|error| control.fail(error)).ok()
         });
-        self.scope.write_files(sink, files);
+        self.scope.write_files(output, files);
         Ok(())
     }
 

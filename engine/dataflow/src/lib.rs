@@ -10,6 +10,7 @@
 
 pub mod bronze;
 pub mod command;
+pub mod daily;
 pub mod job;
 pub mod launch;
 mod logs;
@@ -24,6 +25,7 @@ mod terminal;
 mod verbs;
 mod wiring;
 
+pub use daily::CountedBy;
 pub use job::{Job, JobFile};
 
 use clap::Parser;
@@ -32,7 +34,7 @@ use std::process::ExitCode;
 
 /// What a job file begins with.
 pub mod prelude {
-    pub use crate::{Job, JobFile};
+    pub use crate::{CountedBy, Job, JobFile};
     pub use dataflow_core::{Error, Result, Stamped};
     pub use dataflow_operators::anomaly::{
         BruteForce, Burst, ByAddress, ByUser, CredentialStuffing, ImpossibleTravel, LOGIN_EVENT_SCHEMA, Login,

@@ -6,15 +6,16 @@
 use crate::checkpoint::checkpoints;
 use crate::checkpoint_writer::PartCut;
 use crate::facts::{EpochFacts, SourceFacts, Tick};
+use crate::files::{self, FileOutput};
 use crate::measures::keys::KeyLoad;
 use crate::plan::Plan;
 use crate::tables::{Changes, Schemas, TableMode};
 use crate::ticker::Probes;
 use crate::time::{Late, split_late};
-use crate::{binder, files, restored, sink, source, tables, ticker};
+use crate::{binder, restored, sink, source, tables, ticker};
 use dataflow_core::{
-    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, FileSink, Micros, OutputFile, OutputRow, Result, SourceId,
-    Stamped, TableSchema,
+    ChainHash, DeadLetter, Decode, Epoch, Error, EventTime, Micros, OutputFile, OutputRow, Result, SourceId, Stamped,
+    TableSchema,
 };
 use dataflow_state::table::{KeyedTable, StateValue};
 use serde::{Serialize, de::DeserializeOwned};
@@ -184,9 +185,9 @@ impl<'s> JobScope<'s> {
     }
 
     /// Writes files that come on worker 0, each when its epoch is durable, and again when it is replayed.
-    pub fn write_files(&mut self, sink: &Arc<dyn FileSink>, files: StreamVec<'s, Epoch, OutputFile>) {
+    pub fn write_files(&mut self, output: &FileOutput, files: StreamVec<'s, Epoch, OutputFile>) {
         let durable = self.bindings().durable.clone();
-        self.files.push(files::files(files, durable, &self.plan, sink));
+        self.files.push(files::files(files, durable, &self.plan, output));
     }
 
     /// Opens the state of operator `operator` on this worker; its cuts are announced on a stream given to [`JobScope::parts`].

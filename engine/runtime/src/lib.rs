@@ -27,6 +27,7 @@ mod files;
 pub mod job;
 pub mod link;
 pub mod measures;
+mod outbox;
 mod outputs;
 mod pace;
 pub mod plan;
@@ -42,6 +43,7 @@ pub mod time;
 
 pub use control::{Control, Status};
 pub use facts::{EpochFacts, SourceFacts, Tick};
+pub use files::FileOutput;
 pub use job::{JobScope, Stateful};
 pub use measures::Measures;
 pub use pace::UNDURABLE_EPOCHS_MAX;

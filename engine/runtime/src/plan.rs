@@ -128,7 +128,7 @@ pub struct Plan {
     pub is_changed: bool,
     store: Arc<CheckpointStore>,
     /// The data folder.
-    storage: Arc<dyn Storage>,
+    pub(crate) storage: Arc<dyn Storage>,
     live: PathBuf,
     backend: BackendKind,
     tables: TableSettings,

@@ -16,6 +16,9 @@ use timely::worker::Worker;
 /// How long a worker parks at most: data, progress and activations end a park early.
 const PARK_MAX: Duration = Duration::from_millis(50);
 
+/// Of tasks in the background, as `nice` counts: beside a worker that is busy they get a tenth of a core that they share.
+const BACKGROUND_NICE: i32 = 10;
+
 /// Clocks, randomness and threads of this machine.
 pub fn environment() -> Environment {
     Environment {
@@ -109,10 +112,28 @@ impl Random for MachineRandom {
 struct Threads;
 
 impl Spawner for Threads {
-    fn spawn(&self, name: &str, mut task: Box<dyn Task>) -> Waker {
-        let woken = Arc::new(AtomicBool::new(false));
-        let seen = woken.clone();
-        let run = move || loop {
+    fn spawn(&self, name: &str, task: Box<dyn Task>) -> Waker {
+        thread(name, task, || ())
+    }
+
+    fn spawn_in_background(&self, name: &str, task: Box<dyn Task>) -> Waker {
+        thread(name, task, go_last)
+    }
+}
+
+/// Lowers the priority of this thread, and of those that it starts: to Linux each has one of its own. Where that is refused, it stays.
+fn go_last() {
+    if let Err(refused) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+        tracing::debug!(%refused, "a task in the background keeps its priority");
+    }
+}
+
+fn thread(name: &str, mut task: Box<dyn Task>, first: fn()) -> Waker {
+    let woken = Arc::new(AtomicBool::new(false));
+    let seen = woken.clone();
+    let run = move || {
+        first();
+        loop {
             match task.run() {
                 TaskState::Done => return,
                 TaskState::Waiting => {
@@ -127,14 +148,14 @@ impl Spawner for Threads {
                     }
                 }
             }
-        };
-        let builder = std::thread::Builder::new().name(format!("task {name}"));
-        let thread = builder.spawn(run).expect("the machine can start a thread").thread().clone();
-        Waker::new(move || {
-            woken.store(true, Ordering::SeqCst);
-            thread.unpark();
-        })
-    }
+        }
+    };
+    let builder = std::thread::Builder::new().name(format!("task {name}"));
+    let thread = builder.spawn(run).expect("the machine can start a thread").thread().clone();
+    Waker::new(move || {
+        woken.store(true, Ordering::SeqCst);
+        thread.unpark();
+    })
 }
 
 #[cfg(test)]

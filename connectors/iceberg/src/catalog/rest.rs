@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// How long a request may take. A commit that takes longer is of unknown outcome.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
@@ -76,10 +77,15 @@ impl RestCatalog {
     /// Asks the server for its configuration. `uri` is without `/v1`.
     pub(crate) fn open(uri: &str, warehouse: Option<&str>, token: Option<&Secret>) -> Result<RestCatalog> {
         let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_MAX)).http_status_as_error(false);
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let authorization = token.map(|token| format!("Bearer {}", token.expose()));
         let base = format!("{}/v1", uri.trim_end_matches('/'));
-        let mut catalog =
-            RestCatalog { agent: config.build().into(), base, separator: SEPARATOR.to_owned(), authorization };
+        let mut catalog = RestCatalog {
+            agent: config.tls_config(tls).build().into(),
+            base,
+            separator: SEPARATOR.to_owned(),
+            authorization,
+        };
         let query = warehouse.map(|name| format!("?warehouse={}", encoded(name))).unwrap_or_default();
         let what = format!("ask the catalog '{uri}' for its configuration");
         let answer = catalog.get(&format!("/config{query}")).map_err(|e| Error::outside(&*what).because(e).retry())?;

@@ -5,6 +5,7 @@ use dataflow_core::{Error, Result};
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// Bytes of a schema's text beyond which its id is bound as unknown: a hundred times the largest sensible schema.
 pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
@@ -83,12 +84,13 @@ impl RegistryClient {
     pub fn new(settings: &RegistrySettings) -> RegistryClient {
         let timeout = Duration::from_millis(settings.request_timeout_ms.max(1));
         let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let authorization = settings.username.as_ref().map(|user| {
             let pair = format!("{user}:{}", settings.password.as_deref().unwrap_or_default());
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
         });
         let base = settings.url.trim_end_matches('/').to_owned();
-        RegistryClient { agent: config.build().into(), base, authorization }
+        RegistryClient { agent: config.tls_config(tls).build().into(), base, authorization }
     }
 }
 

@@ -1,10 +1,11 @@
-//! A sink of CSV files: where they go.
+//! A sink of CSV files: where they go, and who is told by mail.
 //!
 //! ```toml
 //! [profiles.local.sinks.segments]
 //! connector = "csv"
 //! files = ["segmented_users"]                            # the job adds the date
 //! storage = { folder = "customer-segments" }             # or { s3 = "s3://BUCKET/PREFIX", endpoint = "...", access_key = "env:..." }
+//! mail = { smtp = "smtp://HOST:587?tls=required", from = "jobs@shop.example", to = ["team@shop.example"] }   # user and password, if need be
 //! ```
 
 use super::iceberg::StorageChoice;
@@ -12,7 +13,9 @@ use super::secrets;
 use crate::profile::{Profile, typed};
 use dataflow_connectors::s3::{REGION, S3Place};
 use dataflow_connectors::sink::files::{BucketFiles, FolderFiles};
-use dataflow_core::{Error, FileSink, Result};
+use dataflow_connectors::sink::smtp::{SmtpMailer, SmtpSettings};
+use dataflow_core::{Environment, Error, FileSink, Mailer, Result};
+use dataflow_runtime::FileOutput;
 use dataflow_state::storage::LocalStorage;
 use serde::Deserialize;
 use std::path::absolute;
@@ -24,13 +27,28 @@ use toml::{Table, Value};
 #[serde(deny_unknown_fields)]
 struct CsvSettings {
     storage: StorageChoice,
+    mail: Option<SmtpSettings>,
 }
 
-pub(super) fn build(profile: &Profile, name: &str, mut settings: Table, place: &str) -> Result<Arc<dyn FileSink>> {
-    if let Some(Value::Table(nested)) = settings.get_mut("storage") {
-        secrets::resolve(profile, &["sinks", name, "storage"], &["access_key", "secret_key"], nested)?;
+pub(super) fn build(
+    profile: &Profile,
+    name: &str,
+    mut settings: Table,
+    environment: &Environment,
+    place: &str,
+) -> Result<FileOutput> {
+    for (section, keys) in [("storage", &["access_key", "secret_key"]), ("mail", &["user", "password"])] {
+        if let Some(Value::Table(nested)) = settings.get_mut(section) {
+            secrets::resolve(profile, &["sinks", name, section], keys, nested)?;
+        }
     }
-    let CsvSettings { storage } = typed(settings, place)?;
+    let CsvSettings { storage, mail } = typed(settings, place)?;
+    let sink = sink(profile, name, storage, place)?;
+    let mailer = mail.map(|mail| SmtpMailer::new(&mail, place, environment.clock.clone())).transpose()?;
+    Ok(FileOutput { sink, mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>) })
+}
+
+fn sink(profile: &Profile, name: &str, storage: StorageChoice, place: &str) -> Result<Arc<dyn FileSink>> {
     match (storage.folder, storage.s3) {
         (Some(folder), None) => {
             let folder = profile.path(&["sinks", name, "storage", "folder"], &folder);

@@ -7,8 +7,9 @@ use crate::profile::{Profile, typed};
 use dataflow_connectors::kafka_settings::{CreateTopics, KafkaSinkSettings};
 use dataflow_connectors::sink::kafka::{KafkaSink, KafkaSinkCounters};
 use dataflow_connectors::sink::local_log::{LocalLogSettings, LocalLogSink};
-use dataflow_core::{Environment, Error, FileSink, Result, Sink, Storage, TopicId};
+use dataflow_core::{Environment, Error, Result, Sink, Storage, TopicId};
 use dataflow_iceberg::IcebergSink;
+use dataflow_runtime::FileOutput;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ pub(crate) struct Sinks {
     pub(crate) table_sinks: Vec<Arc<IcebergSink>>,
     /// Sink by table.
     pub(crate) tables: BTreeMap<String, String>,
-    /// Sink by file.
-    pub(crate) files: BTreeMap<String, Arc<dyn FileSink>>,
+    /// Where each file goes.
+    pub(crate) files: BTreeMap<String, FileOutput>,
     pub(crate) kafka: Vec<Arc<KafkaSinkCounters>>,
 }
 
@@ -58,12 +59,12 @@ pub(crate) fn build(profile: &Profile, storage: &Arc<dyn Storage>, environment: 
         }
         if connector == "csv" {
             let names = take_names(&mut table, "files", &place)?;
-            let sink = csv::build(profile, &name, table, &place)?;
+            let output = csv::build(profile, &name, table, environment, &place)?;
             for file in names {
-                if let Some(other) = built.files.insert(file.clone(), sink.clone()) {
+                if let Some(other) = built.files.insert(file.clone(), output.clone()) {
                     return Err(Error::user(format!(
                         "file '{file}' is in sink '{name}' and in sink '{}'",
-                        other.name()
+                        other.sink.name()
                     ))
                     .hint("a file belongs to one sink, once"));
                 }

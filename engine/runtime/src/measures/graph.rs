@@ -17,6 +17,9 @@ use std::time::Duration;
 use timely::logging::{ParkEvent, StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::worker::Worker;
 
+/// A run that is told, at level debug: everything else on its worker waits as long, so it is what the slowest epochs are made of.
+const LONG_RUN: Duration = Duration::from_millis(10);
+
 /// An operator on one worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OperatorMeasure {
@@ -137,8 +140,13 @@ impl WorkerGraph {
             outer.inside += took;
         }
         if let Some(operator) = self.operators.get_mut(&id) {
-            operator.busy_ns += took.saturating_sub(inside).as_nanos() as u64;
+            let took = took.saturating_sub(inside);
+            operator.busy_ns += took.as_nanos() as u64;
             operator.activations += 1;
+            if took >= LONG_RUN {
+                let (ms, until_ms) = (took.as_millis() as u64, at.as_millis() as u64);
+                tracing::debug!(operator = operator.name, ms, until_ms, "an operator held its worker for long");
+            }
         }
     }
 }

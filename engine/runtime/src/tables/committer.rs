@@ -161,42 +161,47 @@ fn spawn(plan: &Plan, connection: &Arc<TableConnection>, schemas: &Arc<Schemas>)
         clock: plan.environment.clock.clone(),
     };
     let (control, completed) = (plan.control.clone(), plan.completed.clone());
-    Link::spawn(&*plan.environment.spawner, &format!("commit {sink}"), usize::MAX, move |requests, replies| {
-        commits.waiting.extend(requests);
-        let has_work = !commits.waiting.is_empty();
-        while let Some(request) = commits.waiting.pop_front() {
-            match commits.commit(&request) {
-                Ok(epoch) => {
-                    commits.backoff.reset();
-                    control.measures.tables.succeeded(&sink, COMMIT);
-                    replies.send(Ok(epoch));
+    Link::spawn_in_background(
+        &*plan.environment.spawner,
+        &format!("commit {sink}"),
+        usize::MAX,
+        move |requests, replies| {
+            commits.waiting.extend(requests);
+            let has_work = !commits.waiting.is_empty();
+            while let Some(request) = commits.waiting.pop_front() {
+                match commits.commit(&request) {
+                    Ok(epoch) => {
+                        commits.backoff.reset();
+                        control.measures.tables.succeeded(&sink, COMMIT);
+                        replies.send(Ok(epoch));
+                    }
+                    Err(error) if error.transient && !control.has_failed() => {
+                        tracing::warn!(sink, "{error}; the commit is tried again");
+                        control.measures.tables.failed(&sink, COMMIT, &error, commits.clock.wall());
+                        commits.waiting.push_front(request);
+                        return TaskState::Sleeping(commits.backoff.pause());
+                    }
+                    Err(error) => {
+                        replies.send(Err(error));
+                        return TaskState::Done;
+                    }
                 }
-                Err(error) if error.transient && !control.has_failed() => {
-                    tracing::warn!(sink, "{error}; the commit is tried again");
-                    control.measures.tables.failed(&sink, COMMIT, &error, commits.clock.wall());
-                    commits.waiting.push_front(request);
-                    return TaskState::Sleeping(commits.backoff.pause());
-                }
+            }
+            if !has_work {
+                return TaskState::Waiting;
+            }
+            let restorable: Restorable = completed.lock().expect("no holder panics").restorable;
+            match commits.committer.maintain(&restorable) {
+                Ok(()) => {}
+                Err(error) if error.transient => tracing::warn!(sink, "{error}; it is tried again later"),
                 Err(error) => {
                     replies.send(Err(error));
                     return TaskState::Done;
                 }
             }
-        }
-        if !has_work {
-            return TaskState::Waiting;
-        }
-        let restorable: Restorable = completed.lock().expect("no holder panics").restorable;
-        match commits.committer.maintain(&restorable) {
-            Ok(()) => {}
-            Err(error) if error.transient => tracing::warn!(sink, "{error}; it is tried again later"),
-            Err(error) => {
-                replies.send(Err(error));
-                return TaskState::Done;
-            }
-        }
-        TaskState::Waiting
-    })
+            TaskState::Waiting
+        },
+    )
 }
 
 /// The committer's task.

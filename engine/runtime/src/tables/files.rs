@@ -69,7 +69,7 @@ pub(super) fn spawn(
         reading: None,
         waiting: None,
     };
-    Link::spawn(&*plan.environment.spawner, &task, 1, move |requests: Vec<Request>, replies| {
+    Link::spawn_in_background(&*plan.environment.spawner, &task, 1, move |requests: Vec<Request>, replies| {
         files.waiting = files.waiting.take().or_else(|| requests.into_iter().next());
         let Some(request) = files.waiting.clone() else { return TaskState::Waiting };
         match files.serve(&request) {

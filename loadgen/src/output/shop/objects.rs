@@ -7,12 +7,20 @@ use super::Target;
 use dataflow_core::{Error, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use object_store::ObjectStoreExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
+use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig};
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::runtime::Runtime;
+
+/// How long a bucket may be away. The story waits meanwhile, and goes on where it was.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may be away at first: then the address is wrong.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Where objects go.
 enum Place {
@@ -83,16 +91,22 @@ fn s3(place: &str, rest: &str) -> Result<Place> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let refused = || Error::user(format!("write objects to '{place}'"));
     let prefix = Key::parse(prefix.trim_end_matches('/')).map_err(|cause| refused().because(cause))?;
+    let backoff = BackoffConfig { max_backoff: PAUSE_MAX, ..BackoffConfig::default() };
+    let retry = |patience| RetryConfig { backoff: backoff.clone(), max_retries: usize::MAX, retry_timeout: patience };
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     if let Ok(endpoint) = std::env::var("S3_ENDPOINT") {
         builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
     }
-    let store = builder.build().map_err(|cause| {
-        refused().because(cause).hint("export S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    })?;
+    let store = |patience| {
+        builder.clone().with_retry(retry(patience)).build().map_err(|cause| {
+            refused().because(cause).hint("export S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        })
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| Error::us("start what talks to S3").because(cause))?;
-    Ok(Place::S3 { store: Box::new(store), prefix, runtime })
+    let looked = runtime.block_on(store(FIRST_PATIENCE)?.list_with_delimiter(Some(&prefix)));
+    looked.map_err(|cause| Error::outside(format!("find '{place}'")).because(cause))?;
+    Ok(Place::S3 { store: Box::new(store(PATIENCE)?), prefix, runtime })
 }
 
 fn zipped(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

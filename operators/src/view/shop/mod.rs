@@ -39,7 +39,7 @@ pub use sales_performance_24h::SalesByHour;
 pub use tables::{Item, Pageview, Purchase, User};
 pub use top_converting_items::TopConvertingItem;
 pub use top_selling_items::TopSellingItem;
-pub use user_engagement_segments::UserEngagement;
+pub use user_engagement_segments::{ENGAGEMENT_SEGMENTS, UserEngagement};
 pub use users::SilverUser;
 
 use super::{ClosedDay, EpochClock, Index, Text, View};

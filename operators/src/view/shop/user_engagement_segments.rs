@@ -37,12 +37,18 @@ table_row! {
         pub last_active_date: Option<Date>,
         /// Days from it to the segment's date; below 0 for a pageview of the future.
         pub days_since_last_active: Option<i32>,
-        /// `high_engagement`, `medium_engagement` or `low_engagement`.
+        /// One of [`ENGAGEMENT_SEGMENTS`].
         pub engagement_segment: Text,
         /// The day for which all this was said.
         pub segment_date: Date,
     }
 }
+
+/// The values of `engagement_segment`.
+pub const ENGAGEMENT_SEGMENTS: [&str; 3] = [HIGH, MEDIUM, LOW];
+const HIGH: &str = "high_engagement";
+const MEDIUM: &str = "medium_engagement";
+const LOW: &str = "low_engagement";
 
 /// A user with a valid address, and what it did.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -120,9 +126,9 @@ fn engagement(date: Date, user: &Active) -> UserEngagement {
 
 fn segment(pageviews: i64, days_since: Option<i32>) -> &'static str {
     match (pageviews, days_since) {
-        (50.., Some(..=3)) => "high_engagement",
-        (10..=49, Some(..=7)) => "medium_engagement",
-        _ => "low_engagement",
+        (50.., Some(..=3)) => HIGH,
+        (10..=49, Some(..=7)) => MEDIUM,
+        _ => LOW,
     }
 }
 
