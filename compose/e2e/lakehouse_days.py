@@ -1,8 +1,7 @@
 """Days that are over, as the cases have them: their epochs are recorded, so what each day's last epoch showed is known. The job is killed -9 at
-random moments, the first time with a mail that it could not send: the mail server is away for some of its lives, or does not take what it is
-sent. At the end every day's file is what the
-case expects, byte for byte, and so is the table with the rows of all days; each file was announced by one mail, which may have come twice only
-where a kill or a lost answer left it open, and then says the same under the same id.
+random moments, the first time with a mail that it could not send: the mail server is away for some of its lives, or does not take what it
+is sent. At the end every day's file is what the case expects, byte for byte, and so is the table with the rows of all days; each file was
+announced by one mail, which may have come twice only where a kill or a lost answer left it open, and then says the same under the same id.
 """
 
 import collections
@@ -30,7 +29,7 @@ FATES_EACH = 2
 LIFE_SECONDS = (0.1, 0.8)
 END_SECONDS = 60
 FROM, TO = "dataflow@shop.example", ("marketing@shop.example", "owner@shop.example")
-TABLE, FILE = "gold.user_engagement_segments", "segmented_users"
+TABLE = "gold.user_engagement_segments"
 SEGMENTS = ("high_engagement", "medium_engagement", "low_engagement")
 
 
@@ -40,8 +39,9 @@ class MailedLakehouse(Lakehouse):
     def __init__(self, case, output, port):
         super().__init__(case, output, CHECKPOINT_MS)
         to = ", ".join(f'"{address}"' for address in TO)
-        # A case's days are long over.
-        self.settings += ["bindings=recorded", "runtime.allow_clock_jump=true", f'sinks.segments.mail={{ smtp = "smtp://127.0.0.1:{port}", from = "{FROM}", to = [{to}] }}']
+        # Its days are long over.
+        self.settings += ["bindings=recorded", "runtime.allow_clock_jump=true",
+                          f'sinks.segments.mail={{ smtp = "smtp://127.0.0.1:{port}", from = "{FROM}", to = [{to}] }}']
         self.files = output / "customer-segments" / "segment_users"
 
     def letters(self):

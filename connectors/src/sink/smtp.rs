@@ -29,7 +29,7 @@ pub struct SmtpSettings {
     pub from: String,
     /// Who gets it.
     pub to: Vec<String>,
-    /// With `password`: who logs in to the server.
+    /// With `password`: who logs in to the server, over an encrypted connection.
     pub user: Option<String>,
     /// See `user`.
     pub password: Option<String>,
@@ -60,6 +60,10 @@ impl SmtpMailer {
             wrong(format!("'{}' is no server's address", settings.smtp), hint).because(cause)
         })?;
         match (&settings.user, &settings.password) {
+            (Some(_), Some(_)) if !is_private(&settings.smtp) => {
+                let what = format!("it would send the password to '{}' for all to read", settings.smtp);
+                return Err(wrong(what, "use smtps://, or smtp:// with ?tls=required"));
+            }
             (Some(user), Some(password)) => {
                 transport = transport.credentials(Credentials::new(user.clone(), password.clone()));
             }
@@ -80,6 +84,13 @@ impl SmtpMailer {
         let transport = transport.timeout(Some(TIMEOUT)).build();
         Ok(SmtpMailer { shown: settings.smtp.clone(), transport, envelope, clock })
     }
+}
+
+/// Whether nobody on the way reads what goes there: it is encrypted, or does not leave this machine.
+fn is_private(server: &str) -> bool {
+    let host = server.strip_prefix("smtp://").and_then(|rest| rest.split([':', '/', '?']).next());
+    let is_near = host.is_some_and(|host| ["localhost", "127.0.0.1"].contains(&host));
+    is_near || server.starts_with("smtps://") || server.ends_with("?tls=required")
 }
 
 impl Mailer for SmtpMailer {
@@ -138,8 +149,16 @@ mod tests {
             let error = built.err().expect("it is refused").to_string();
             assert!(error.contains(said) && error.contains("sink 's'") && !error.contains("hush"), "{error}");
         }
-        for address in ["smtp://h", "smtp://h:587?tls=required", "smtps://h:465"] {
-            assert!(mailer(address, from, to, Some("u"), Some("hush")).is_ok(), "{address}");
+        for (address, takes_password) in [
+            ("smtp://h", false),
+            ("smtp://h:587?tls=opportunistic", false),
+            ("smtp://h:587?tls=required", true),
+            ("smtps://h:465", true),
+            ("smtp://localhost:25", true),
+            ("smtp://localhost.example:25", false),
+        ] {
+            assert!(mailer(address, from, to, None, None).is_ok(), "{address}");
+            assert_eq!(mailer(address, from, to, Some("u"), Some("hush")).is_ok(), takes_password, "{address}");
         }
     }
 

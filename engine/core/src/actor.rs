@@ -56,8 +56,8 @@ pub trait Spawner: Send + Sync {
     /// Starts `task` under `name` and returns what wakes it. It is run once at the start without a wake.
     fn spawn(&self, name: &str, task: Box<dyn Task>) -> Waker;
 
-    /// As [`Spawner::spawn`], for work that comes in bursts and that nobody waits for by the millisecond, such as files of a checkpoint: where
-    /// there are fewer cores than threads, those of the dataflow go first.
+    /// As [`Spawner::spawn`], for work that comes in bursts and that nobody waits for by the millisecond, such as files of tables: where there
+    /// are fewer cores than threads, those of the dataflow go first.
     fn spawn_in_background(&self, name: &str, task: Box<dyn Task>) -> Waker {
         self.spawn(name, task)
     }

@@ -18,8 +18,8 @@ pub struct CountedBy {
 /// Makes the files of days.
 pub(crate) struct DailyFile {
     /// The file's name, without date.
-    pub(crate) name: String,
-    pub(crate) schema: TableSchema,
+    name: String,
+    schema: TableSchema,
     counted: CountedBy,
     column: usize,
     /// What makes the mail's id one of this job and its history: `JOB.LINEAGE`.

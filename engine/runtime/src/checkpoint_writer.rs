@@ -115,7 +115,7 @@ impl Writer {
     /// Starts the task.
     pub(crate) fn spawn(mut self) -> Link<CheckpointRequest, Result<Epoch>> {
         let spawner = self.environment.spawner.clone();
-        Link::spawn_in_background(
+        Link::spawn(
             &*spawner,
             "checkpoints",
             WRITING_CHECKPOINTS_MAX,

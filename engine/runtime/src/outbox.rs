@@ -90,7 +90,7 @@ impl Outbox {
         Ok(Delivered::All)
     }
 
-    /// Removes the oldest notes of what was sent. Ids rise with the days that they name.
+    /// Removes the first notes of what was sent: of a file they are the oldest, as its letters are called by their days.
     fn forget(&self) -> Result<()> {
         let sent = self.storage.list(&self.sent)?;
         let old = sent.len().saturating_sub(SENT_MAX);
