@@ -132,6 +132,8 @@ impl DataWriter {
         if self.levels.is_empty() && self.order.is_empty() {
             return self.write_as_it_is(rows);
         }
+        // Their values are looked at before columns take them.
+        rows.iter().try_for_each(|row| self.rows.check(row))?;
         let keys = self.keys(rows)?;
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by(|a, b| keys[*a].cmp(&keys[*b]).then_with(|| self.compare(&rows[*a], &rows[*b])).then(a.cmp(b)));

@@ -23,28 +23,10 @@ impl<Q: Send + 'static, R: Send + 'static> Link<Q, R> {
         bound: usize,
         serve: impl FnMut(Vec<Q>, &Replies<R>) -> TaskState + Send + 'static,
     ) -> Link<Q, R> {
-        Link::start(bound, serve, |server| spawner.spawn(name, server))
-    }
-
-    /// As [`Link::spawn`], for a task as [`Spawner::spawn_in_background`] has it.
-    pub(crate) fn spawn_in_background(
-        spawner: &dyn Spawner,
-        name: &str,
-        bound: usize,
-        serve: impl FnMut(Vec<Q>, &Replies<R>) -> TaskState + Send + 'static,
-    ) -> Link<Q, R> {
-        Link::start(bound, serve, |server| spawner.spawn_in_background(name, server))
-    }
-
-    fn start(
-        bound: usize,
-        serve: impl FnMut(Vec<Q>, &Replies<R>) -> TaskState + Send + 'static,
-        spawn: impl FnOnce(Box<dyn Task>) -> Waker,
-    ) -> Link<Q, R> {
         let (requests, replies) = (Mailbox::new(bound), Mailbox::new(usize::MAX));
         let operator = Arc::new(OnceLock::new());
         let out = Replies { mailbox: replies.clone(), operator: operator.clone() };
-        let task = spawn(Box::new(Server { requests: requests.clone(), replies: out, serve }));
+        let task = spawner.spawn(name, Box::new(Server { requests: requests.clone(), replies: out, serve }));
         Link { requests, replies, task, operator }
     }
 
@@ -66,6 +48,15 @@ impl<Q: Send + 'static, R: Send + 'static> Link<Q, R> {
     /// All replies so far. There are at most as many as requests were sent, and those are bounded.
     pub fn replies(&self) -> Vec<R> {
         self.replies.drain()
+    }
+}
+
+/// Starts tasks as [`Spawner::spawn_in_background`] does.
+pub(crate) struct InBackground<'a>(pub(crate) &'a dyn Spawner);
+
+impl Spawner for InBackground<'_> {
+    fn spawn(&self, name: &str, task: Box<dyn Task>) -> Waker {
+        self.0.spawn_in_background(name, task)
     }
 }
 

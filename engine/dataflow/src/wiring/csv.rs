@@ -20,7 +20,7 @@ use dataflow_state::storage::LocalStorage;
 use serde::Deserialize;
 use std::path::absolute;
 use std::sync::Arc;
-use toml::{Table, Value};
+use toml::Table;
 
 /// What the connector can be told.
 #[derive(Deserialize)]
@@ -37,11 +37,8 @@ pub(super) fn build(
     environment: &Environment,
     place: &str,
 ) -> Result<FileOutput> {
-    for (section, keys) in [("storage", &["access_key", "secret_key"]), ("mail", &["user", "password"])] {
-        if let Some(Value::Table(nested)) = settings.get_mut(section) {
-            secrets::resolve(profile, &["sinks", name, section], keys, nested)?;
-        }
-    }
+    let sections: [(&str, &[&str]); 2] = [("storage", &["access_key", "secret_key"]), ("mail", &["user", "password"])];
+    secrets::resolve_sections(profile, ["sinks", name], &sections, &mut settings)?;
     let CsvSettings { storage, mail } = typed(settings, place)?;
     let sink = sink(profile, name, storage, place)?;
     let mailer = mail.map(|mail| SmtpMailer::new(&mail, place, environment.clock.clone())).transpose()?;

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use toml::{Table, Value};
+use toml::Table;
 
 /// What the connector can be told.
 #[derive(Deserialize)]
@@ -181,12 +181,8 @@ pub(super) fn build(
     environment: &Environment,
     place: &str,
 ) -> Result<Arc<IcebergSink>> {
-    let of = |section: &'static str| ["sinks", name, section];
-    for (section, keys) in [("catalog", &["token"][..]), ("storage", &["access_key", "secret_key"])] {
-        if let Some(Value::Table(nested)) = settings.get_mut(section) {
-            secrets::resolve(profile, &of(section), keys, nested)?;
-        }
-    }
+    let sections: [(&str, &[&str]); 2] = [("catalog", &["token"]), ("storage", &["access_key", "secret_key"])];
+    secrets::resolve_sections(profile, ["sinks", name], &sections, &mut settings)?;
     let IcebergSettings { catalog, storage, epochs, format, on_foreign_commit, maintenance, table: choices } =
         typed(settings, place)?;
     let path = |section, key, text: &str| absolute(&profile.path(&["sinks", name, section, key], text));

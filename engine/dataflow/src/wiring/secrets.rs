@@ -32,6 +32,21 @@ pub(super) fn resolve(profile: &Profile, at: &[&str], keys: &[&str], table: &mut
     Ok(())
 }
 
+/// As [`resolve`], of the tables `sections` of the component at `at`, each with its keys; those that are there.
+pub(super) fn resolve_sections(
+    profile: &Profile,
+    at: [&str; 2],
+    sections: &[(&str, &[&str])],
+    settings: &mut Table,
+) -> Result<()> {
+    for (section, keys) in sections {
+        if let Some(Value::Table(nested)) = settings.get_mut(*section) {
+            resolve(profile, &[at[0], at[1], section], keys, nested)?;
+        }
+    }
+    Ok(())
+}
+
 fn flatten(profile: &Profile, path: &mut Vec<String>, value: Value, name: &str, out: &mut Table) -> Result<()> {
     let Value::Table(nested) = value else {
         let text = text(profile, path, &value)?;

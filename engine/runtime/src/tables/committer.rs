@@ -10,7 +10,7 @@ use super::rewrites::RewriteTask;
 use super::{Schemas, TableConnection};
 use crate::backoff::Backoff;
 use crate::control::Control;
-use crate::link::{Link, waker};
+use crate::link::{InBackground, Link, waker};
 use crate::plan::Plan;
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{
@@ -161,8 +161,8 @@ fn spawn(plan: &Plan, connection: &Arc<TableConnection>, schemas: &Arc<Schemas>)
         clock: plan.environment.clock.clone(),
     };
     let (control, completed) = (plan.control.clone(), plan.completed.clone());
-    Link::spawn_in_background(
-        &*plan.environment.spawner,
+    Link::spawn(
+        &InBackground(&*plan.environment.spawner),
         &format!("commit {sink}"),
         usize::MAX,
         move |requests, replies| {

@@ -6,7 +6,7 @@
 use super::TableConnection;
 use super::index::index_key;
 use super::rewrites::Round;
-use crate::link::Link;
+use crate::link::{InBackground, Link};
 use crate::plan::Plan;
 use dataflow_core::{
     Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableRewrite, TableSchema, TableWriter, TaskState,
@@ -69,7 +69,7 @@ pub(super) fn spawn(
         reading: None,
         waiting: None,
     };
-    Link::spawn_in_background(&*plan.environment.spawner, &task, 1, move |requests: Vec<Request>, replies| {
+    Link::spawn(&InBackground(&*plan.environment.spawner), &task, 1, move |requests: Vec<Request>, replies| {
         files.waiting = files.waiting.take().or_else(|| requests.into_iter().next());
         let Some(request) = files.waiting.clone() else { return TaskState::Waiting };
         match files.serve(&request) {

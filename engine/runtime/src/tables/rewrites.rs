@@ -17,7 +17,7 @@
 
 use super::agreed::Agreed;
 use super::{Schemas, TableConnection};
-use crate::link::Link;
+use crate::link::{InBackground, Link};
 use dataflow_core::{Environment, Epoch, Result, TableRewrite, TaskState, Waker};
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl RewriteTask {
     ) -> Option<RewriteTask> {
         let mut compactor = connection.sink.compactor(schemas)?;
         let task = format!("rewrite {}", connection.sink.name());
-        let link = Link::spawn_in_background(&*environment.spawner, &task, 1, move |requests: Vec<()>, replies| {
+        let link = Link::spawn(&InBackground(&*environment.spawner), &task, 1, move |requests: Vec<()>, replies| {
             requests.iter().for_each(|()| replies.send(compactor.rewrite()));
             TaskState::Waiting
         });
