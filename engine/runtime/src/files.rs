@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::link::{Link, waker};
 use crate::outbox::{Delivered, Outbox};
 use crate::plan::Plan;
-use dataflow_core::{ChainHash, Epoch, FileSink, Mailer, OutputFile, Result, TaskState};
+use dataflow_core::{ChainHash, Epoch, Error, FileSink, Mailer, OutputFile, Result, TaskState};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use timely::container::CapacityContainerBuilder;
@@ -55,10 +55,11 @@ pub(crate) fn files<'s>(
         link.attach(waker(scope.worker().sync_activator_for(builder.operator_info().address.to_vec())));
     }
     let plan = plan.clone();
-    builder.build(move |capabilities| {
-        drop(capabilities);
+    // Mails that an earlier process left: a job does not end, nor make a checkpoint, before it has tried to send them.
+    let has_mails = link.as_ref().is_some_and(|link| output.mailer.is_some() && link.send((0, Vec::new())).is_ok());
+    builder.build(move |mut capabilities| {
         let mut open: BTreeMap<Epoch, (Capability<Epoch>, Vec<OutputFile>)> = BTreeMap::new();
-        let mut writing: VecDeque<Capability<Epoch>> = VecDeque::new();
+        let mut writing: VecDeque<Capability<Epoch>> = capabilities.drain(..).filter(|_| has_mails).collect();
         move |frontiers| {
             let _keep = &written;
             files.for_each(|stamp, batch| {
@@ -99,19 +100,24 @@ fn spawn(plan: &Plan, output: &FileOutput) -> Link<Request, Result<()>> {
     let task = format!("files {}", sink.name());
     Link::spawn(&*plan.environment.spawner, &task, usize::MAX, move |requests, replies| {
         waiting.extend(requests);
+        let is_tried_again = |what, error: &Error| {
+            tracing::warn!(sink = sink.name(), "{error}; it is tried again");
+            control.measures.tables.failed(sink.name(), what, error, clock.wall());
+        };
         let (mut written, mut next) = (0, TaskState::Waiting);
         while let Some((epoch, files)) = waiting.front() {
             match files.iter().try_for_each(|file| write(&*sink, outbox.as_ref(), file)) {
                 Ok(()) => {
-                    tracing::info!(sink = sink.name(), epoch, files = files.len(), "files written");
+                    if !files.is_empty() {
+                        tracing::info!(sink = sink.name(), epoch, files = files.len(), "files written");
+                    }
                     control.measures.tables.succeeded(sink.name(), PUT);
                     waiting.pop_front();
                     backoff.reset();
                     written += 1;
                 }
                 Err(error) if error.transient && !control.has_failed() => {
-                    tracing::warn!(sink = sink.name(), "{error}; it is tried again");
-                    control.measures.tables.failed(sink.name(), PUT, &error, clock.wall());
+                    is_tried_again(PUT, &error);
                     next = TaskState::Sleeping(backoff.pause());
                     break;
                 }
@@ -125,8 +131,7 @@ fn spawn(plan: &Plan, output: &FileOutput) -> Link<Request, Result<()>> {
         match outbox.as_mut().map_or(Ok(Delivered::All), Outbox::deliver) {
             Ok(Delivered::All) => control.measures.tables.succeeded(sink.name(), MAIL),
             Ok(Delivered::Later(pause, error)) => {
-                tracing::warn!(sink = sink.name(), "{error}; it is tried again");
-                control.measures.tables.failed(sink.name(), MAIL, &error, clock.wall());
+                is_tried_again(MAIL, &error);
                 next = match next {
                     TaskState::Sleeping(other) => TaskState::Sleeping(pause.min(other)),
                     _ => TaskState::Sleeping(pause),
