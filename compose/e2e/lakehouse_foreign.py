@@ -115,11 +115,12 @@ def life(run, damage):
         run.seen["meddled with while it was dead"] += bool(run.meddle())
     if damage:
         run.damage()
-    run.since = run.job.log.stat().st_size if run.job.log.exists() else 0
     eager = ("--set", product.EAGER_MAINTENANCE) if run.rng.random() < 0.5 else ()
     run.job.start("--workers", str(run.rng.choice((1, 2, 3))), *eager)
     newest = run.job.manifests()[-1:]
     until(LIFE_SECONDS, "a new manifest is written", lambda: run.running() and run.job.manifests()[-1:] != newest, pause=0.01)
+    # What the start has mended is of an earlier life.
+    run.since = run.job.log.stat().st_size
     if run.meddle():
         run.seen["meddled with while it ran"] += 1
         # A table that the view does not change is not looked at before the next start.

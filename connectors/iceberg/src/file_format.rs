@@ -2,13 +2,13 @@
 //! documentation, "Configuration", "Table properties").
 
 use crate::parquet_file::properties;
-use dataflow_core::{Error, Result};
+use dataflow_core::{Datum, Error, Result, Row};
 use iceberg::spec::{FormatVersion, TableMetadata};
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 
 /// Files at which a new one is begun, in bytes, where the table does not say.
@@ -17,6 +17,11 @@ const TARGET: &str = "write.target-file-size-bytes";
 const CODEC: &str = "write.parquet.compression-codec";
 const LEVEL: &str = "write.parquet.compression-level";
 const BLOOM: &str = "write.parquet.bloom-filter-enabled.column.";
+
+/// Rows of a new file that are looked at for values that repeat. Files of fewer rows are written as Parquet's writer likes.
+const SAMPLE_ROWS: usize = 4_096;
+/// Of so many values one repeats where a dictionary is worth its while.
+const REPEATS_ONE_OF: usize = 16;
 
 /// The version of Iceberg's table format, of those that are written here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -160,6 +165,29 @@ impl FileFormat {
         }
         Ok(FileFormat { target_bytes: target_bytes(table), how: how.build() })
     }
+
+    /// How a file is written that begins with these rows, whose `columns` are at these places of them. A column whose values hardly ever repeat
+    /// has no dictionary: its writer would hash value after value until the dictionary is full, and write the rest without.
+    pub(crate) fn beginning_with<'c>(
+        &self,
+        rows: &[&Row],
+        columns: impl Iterator<Item = (&'c str, usize)>,
+    ) -> WriterProperties {
+        let Some(sample) = rows.get(..SAMPLE_ROWS) else { return self.how.clone() };
+        let mut how = self.how.clone().into_builder();
+        for (column, _) in columns.filter(|(_, at)| hardly_repeat(sample.iter().map(|row| row.get(*at)))) {
+            how = how.set_column_dictionary_enabled(ColumnPath::from(column), false);
+        }
+        how.build()
+    }
+}
+
+/// Whether nearly all values differ, and most are not null.
+fn hardly_repeat<'d>(values: impl ExactSizeIterator<Item = &'d Datum>) -> bool {
+    let count = values.len();
+    let mut seen = HashSet::with_capacity(count);
+    let mut repeats = values.filter(|value| **value != Datum::Null && !seen.insert(*value));
+    repeats.nth(count / REPEATS_ONE_OF).is_none() && seen.len() >= count / 2
 }
 
 /// Bytes at which a data file of the table is ended.
@@ -170,6 +198,17 @@ pub(crate) fn target_bytes(table: &TableMetadata) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_hardly_repeat_are_known() {
+        let distinct = |count: i64| (0..4_096).map(|n| Datum::Long(n % count)).collect::<Vec<_>>();
+        assert!(hardly_repeat(distinct(4_096).iter()) && hardly_repeat(distinct(3_900).iter()));
+        assert!(!hardly_repeat(distinct(3_800).iter()) && !hardly_repeat(distinct(2).iter()));
+        let null_each =
+            |k| (0..4_096).map(|n| if n % k == 0 { Datum::Null } else { Datum::Long(n) }).collect::<Vec<_>>();
+        assert!(hardly_repeat(null_each(2).iter()), "a null is no value");
+        assert!(!hardly_repeat(null_each(1).iter()), "nothing is known of values to come");
+    }
 
     #[test]
     fn compressions_are_read() {

@@ -215,7 +215,7 @@ impl DataWriter {
             self.end_partition(key)?;
         }
         if !self.open.contains_key(key) {
-            self.start(key)?;
+            self.start(key, rows)?;
         }
         let open = self.open.get_mut(key).expect("it was started if it was not there");
         open.is_sorted &= open.used == self.batches;
@@ -224,13 +224,15 @@ impl DataWriter {
         Ok((open.path.clone(), first))
     }
 
-    fn start(&mut self, key: &Row) -> Result<()> {
+    fn start(&mut self, key: &Row, rows: &[&Row]) -> Result<()> {
         if self.open.len() >= OPEN_FILES_MAX {
             let oldest = self.open.iter().min_by_key(|(_, open)| open.used).map(|(key, _)| key.clone());
             self.end_partition(&oldest.expect("there are as many as the bound"))?;
         }
         let path = format!("{}/data/{}.parquet", self.table.location(), names::fresh(&self.session));
-        let (schema, how) = (self.schema.clone(), self.format.how.clone());
+        let columns = self.arrow.fields().iter().zip(&self.places);
+        let columns = columns.filter_map(|(field, at)| Some((field.name().as_str(), (*at)?)));
+        let (schema, how) = (self.schema.clone(), self.format.beginning_with(rows, columns));
         let file = self.session.wait(OpenFile::start(&self.session, path.clone(), schema, how))?;
         let open = Open { file, path: path.into(), used: self.batches, is_sorted: !self.order.is_empty() };
         self.open.insert(key.clone(), open);

@@ -43,6 +43,8 @@ pub enum Bug {
     UnknownOutcomeRepeated,
     /// Rows that a table has already, by its marker, are written again.
     TableMarkerIgnored,
+    /// A start takes the restored index for that of a table which is ahead of it.
+    IndexNotRebuilt,
     /// Files of a table are not synced.
     TableFilesNotSynced,
     /// A process whose table another generation has goes on committing.

@@ -82,3 +82,9 @@ planted! {
     Lake, 1_100..1_200;
     fenced_committer_goes_on: FencedCommitterGoesOn,
 }
+
+// It takes a table that is ahead, and changes of the same keys after that.
+planted! {
+    Lake, 800..900;
+    index_not_rebuilt: IndexNotRebuilt,
+}

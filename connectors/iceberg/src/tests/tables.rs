@@ -215,6 +215,22 @@ fn files_are_written_as_the_table_says() {
 }
 
 #[test]
+fn values_that_hardly_repeat_have_no_dictionary() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = warehouse(folder.path(), 1).table(&users()).unwrap();
+    let all: Vec<Row> = (0..10_000).map(|id| user(id, ["a", "b"][id as usize % 2])).collect();
+    let (data, _) = written(&table, &all);
+    let file = std::fs::File::open(data[0].path.strip_prefix("file://").unwrap()).unwrap();
+    let read = SerializedFileReader::new(file).unwrap();
+    let columns = read.metadata().row_group(0).columns();
+    let dictionaries: Vec<bool> = columns.iter().map(|c| c.dictionary_page_offset().is_some()).collect();
+    assert_eq!(dictionaries, [false, true]);
+    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    let found = table.scan(table.snapshot().unwrap()).unwrap().map(|found| found.unwrap().0);
+    assert!(found.eq(all));
+}
+
+#[test]
 fn a_row_that_does_not_fit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();

@@ -1,37 +1,36 @@
-//! The task beside a writer: writes its files and reads the keys of rewritten ones. Both block, and a worker does not.
+//! The task beside a writer: sorts its rows, writes its files, and reads the keys of rewritten ones. All of it takes long, and a worker may not.
 //!
 //! One request at a time. What may succeed later is tried again here: nothing names a file of a failed attempt, and a key that was not
 //! handed over is read again.
 
 use super::TableConnection;
+use super::changes::Changed;
 use super::index::index_key;
 use super::rewrites::Round;
 use crate::link::{InBackground, Link};
 use crate::plan::Plan;
 use dataflow_core::{
-    Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableRewrite, TableSchema, TableWriter, TaskState,
+    Error, Result, Row, RowLocation, Shard, TableChanges, TableRewrite, TableSchema, TableWriter, TaskState,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause before something is tried again after an error that may pass.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Rows of a rewrite that are handed over at a time.
-const MOVED_BATCH: usize = 4_096;
 
 /// What is asked of the task.
-#[derive(Clone)]
 pub(super) enum Request {
-    /// Write the changes of these tables, by rank.
-    Write(Vec<(u16, TableChanges)>),
+    /// Write what changes in these tables, by rank.
+    Write(Vec<(u16, Changed)>),
     /// Read the next rows of this rewrite of a round.
     ReadMoved(Round, usize),
 }
 
 /// What comes back.
 pub(super) enum Reply {
-    /// What was written, in the order of the request.
-    Written(Vec<TableFiles>),
+    /// What was written: what the sink says of it by rank of the table, and where the rows are that have come, by their keys in the index; none of a
+    /// table without one.
+    Written { intents: Vec<(u16, Vec<u8>)>, placed: Vec<(Vec<u8>, RowLocation)> },
     /// Rows of this worker's keys; none is left after the last batch.
     Moved { rows: Vec<Moved>, is_last: bool },
 }
@@ -65,21 +64,22 @@ pub(super) fn spawn(
         writer,
         worker,
         workers: plan.workers,
+        step_rows: plan.settings.table_step_rows,
         knows_restored: false,
         reading: None,
         waiting: None,
     };
     Link::spawn(&InBackground(&*plan.environment.spawner), &task, 1, move |requests: Vec<Request>, replies| {
-        files.waiting = files.waiting.take().or_else(|| requests.into_iter().next());
-        let Some(request) = files.waiting.clone() else { return TaskState::Waiting };
-        match files.serve(&request) {
+        let waiting = files.waiting.take().or_else(|| requests.into_iter().next().map(Waiting::from));
+        let Some(mut waiting) = waiting else { return TaskState::Waiting };
+        match files.serve(&mut waiting) {
             Err(error) if error.transient => {
+                files.waiting = Some(waiting);
                 tracing::warn!("{error}; it is tried again");
                 control.measures.tables.failed(&sink, &what, &error, clock.wall());
                 TaskState::Sleeping(PAUSE)
             }
             outcome => {
-                files.waiting = None;
                 control.measures.tables.succeeded(&sink, &what);
                 let state = if outcome.is_ok() { TaskState::Waiting } else { TaskState::Done };
                 replies.send(outcome);
@@ -95,10 +95,44 @@ struct Files {
     writer: Box<dyn TableWriter>,
     worker: usize,
     workers: usize,
+    /// Rows of a rewrite that are handed over at a time: the operator takes them in one step.
+    step_rows: usize,
     /// Whether the writer was told of the intents in the restored checkpoint, those of all workers.
     knows_restored: bool,
+    waiting: Option<Waiting>,
     reading: Option<Reading>,
-    waiting: Option<Request>,
+}
+
+/// A request, in the form in which it is tried until it is served.
+enum Waiting {
+    Write(Vec<ToWrite>),
+    ReadMoved(Round, usize),
+}
+
+/// What changes in a table, in order, with the index keys of the rows that come.
+struct ToWrite {
+    table: u16,
+    changes: TableChanges,
+    keys: Vec<Vec<u8>>,
+}
+
+impl From<Request> for Waiting {
+    fn from(request: Request) -> Waiting {
+        match request {
+            Request::Write(tables) => Waiting::Write(tables.into_iter().map(ToWrite::from).collect()),
+            Request::ReadMoved(round, number) => Waiting::ReadMoved(round, number),
+        }
+    }
+}
+
+impl From<(u16, Changed)> for ToWrite {
+    fn from((table, Changed { mut deleted, mut added }): (u16, Changed)) -> ToWrite {
+        deleted.sort_unstable();
+        // In the order of the table's columns, so that files are clustered by what usually comes first: the key.
+        added.sort_unstable();
+        let (added, keys) = added.into_iter().unzip();
+        ToWrite { table, changes: TableChanges { deleted, added }, keys }
+    }
 }
 
 /// How far a rewrite is read.
@@ -111,10 +145,10 @@ struct Reading {
 }
 
 impl Files {
-    fn serve(&mut self, request: &Request) -> Result<Reply> {
-        match request {
-            Request::Write(tables) => self.write(tables).map(Reply::Written),
-            Request::ReadMoved(round, number) => {
+    fn serve(&mut self, waiting: &mut Waiting) -> Result<Reply> {
+        match waiting {
+            Waiting::Write(tables) => self.write(tables),
+            Waiting::ReadMoved(round, number) => {
                 let mut reading = self.reading.take().unwrap_or_else(|| Reading::of((round.clone(), *number)));
                 let read = self.read(&mut reading);
                 if !matches!(read, Ok((_, true))) {
@@ -125,16 +159,22 @@ impl Files {
         }
     }
 
-    fn write(&mut self, request: &[(u16, TableChanges)]) -> Result<Vec<TableFiles>> {
+    fn write(&mut self, tables: &mut [ToWrite]) -> Result<Reply> {
         if !self.knows_restored {
             for (table, intent) in self.connection.restored_intents() {
                 self.writer.restored(&table, &intent)?;
             }
             self.knows_restored = true;
         }
-        let changes: Vec<(&str, &TableChanges)> =
-            request.iter().map(|(table, changes)| (self.tables[usize::from(*table)].as_str(), changes)).collect();
-        self.writer.write(&changes)
+        let name = |table: &ToWrite| self.tables[usize::from(table.table)].as_str();
+        let changes: Vec<(&str, &TableChanges)> = tables.iter().map(|table| (name(table), &table.changes)).collect();
+        let written = self.writer.write(&changes)?;
+        let (mut intents, mut placed) = (Vec::new(), Vec::new());
+        for (ToWrite { table, keys, .. }, files) in tables.iter_mut().zip(written) {
+            intents.push((*table, files.intent));
+            placed.extend(std::mem::take(keys).into_iter().zip(files.added).filter(|(key, _)| !key.is_empty()));
+        }
+        Ok(Reply::Written { intents, placed })
     }
 
     /// The next rows of this worker, and whether they are the last.
@@ -145,7 +185,7 @@ impl Files {
         let (round, number) = &reading.rewrite;
         let TableRewrite { table, moved, .. } = &round[*number];
         while let Some(moved_rows) = moved.get(run) {
-            if rows.len() >= MOVED_BATCH {
+            if rows.len() >= self.step_rows {
                 *reading = Reading { rewrite: reading.rewrite.clone(), at: (run, row), keys };
                 return Ok((rows, false));
             }

@@ -102,8 +102,10 @@ struct Progress {
     restored: Vec<(String, Epoch, Vec<u8>)>,
     writers: Vec<Waker>,
     rewrites: Rewrites,
-    /// Of those epochs, the ones that were open at each cut.
-    kept: Agreed<Vec<Epoch>>,
+    /// Intents up to this epoch are known to be committed.
+    committed: Epoch,
+    /// Up to which they were at each cut.
+    committed_at: Agreed<Epoch>,
     /// Tables with an index.
     indexed: BTreeSet<String>,
     /// Tables that others had changed at the start.
@@ -264,6 +266,7 @@ impl TableConnection {
     /// The tables have committed what they had up to `epoch`.
     pub(crate) fn note_committed(&self, epoch: Epoch) {
         let mut progress = self.progress();
+        progress.committed = progress.committed.max(epoch);
         progress.open.retain(|open| *open > epoch);
         for table in progress.tables.values_mut() {
             table.committed = table.committed.max(table.outputs.last_up_to(epoch).0);
@@ -289,11 +292,11 @@ impl TableConnection {
         self.progress().rewrites.at(epoch, workers)
     }
 
-    /// Those whose intents the checkpoint of `epoch` keeps, the same for each of `workers`, which asks once: else a checkpoint would have parts of
-    /// what is committed.
-    pub(crate) fn uncommitted_at(&self, epoch: Epoch, workers: usize) -> Vec<Epoch> {
-        let Progress { kept, open, .. } = &mut *self.progress();
-        kept.at(epoch, workers, || open.clone())
+    /// Up to which epoch the checkpoint of `epoch` keeps no intents, the same for each of `workers`, which asks once: else a checkpoint would have
+    /// parts of what is committed. What a slower worker has not cut yet is not committed either, so it is above this.
+    pub(crate) fn committed_at(&self, epoch: Epoch, workers: usize) -> Epoch {
+        let Progress { committed_at, committed, .. } = &mut *self.progress();
+        committed_at.at(epoch, workers, || *committed)
     }
 
     /// Epochs with intents that are not committed.
@@ -418,11 +421,12 @@ mod tests {
         connection.note_committed(12);
         assert_eq!(at(21), position(20, 15));
         assert_eq!(connection.uncommitted(), [15, 20]);
-        assert_eq!(connection.uncommitted_at(21, 2), [15, 20]);
+        assert_eq!(connection.committed_at(21, 2), 12);
         connection.note_committed(20);
-        assert_eq!(connection.uncommitted_at(21, 2), [15, 20], "as on the other worker");
-        assert!(connection.uncommitted_at(22, 2).is_empty());
-        connection.note_output("t", 30);
+        assert_eq!(connection.committed_at(21, 2), 12, "as on the other worker");
+        assert_eq!(connection.committed_at(31, 2), 20);
+        connection.note_output("t", 30); // by a worker that has not come to 31
+        assert_eq!(connection.committed_at(31, 2), 20, "it keeps its intent of 30");
         assert_eq!(at(25), position(20, 20));
         assert_eq!(at(30), position(30, 20));
         connection.note_committed(30);

@@ -5,14 +5,13 @@
 //! epoch, and what does not net to nothing is written at the first checkpoint. So the table is what its view is once more, whatever was
 //! done to it.
 
-use super::changes::{INDEX_BATCH, place, visit};
+use super::changes::{INDEX_BATCH, forget, visit};
 use super::index::{IndexEntry, index_key, index_prefix};
 use super::{TableConnection, TableMode};
 use crate::job::Stateful;
 use dataflow_core::{
     Epoch, Error, Marker, OnForeignCommit, Result, Row, RowLocation, ScanColumns, TableSchema, TableWriter,
 };
-use std::collections::BTreeMap;
 
 /// What the rows of a table are on one worker: which it owns, by the keys of its index.
 pub(super) struct Reading<'a> {
@@ -20,6 +19,8 @@ pub(super) struct Reading<'a> {
     pub(super) writer: &'a mut dyn TableWriter,
     pub(super) connection: &'a TableConnection,
     pub(super) owns: &'a dyn Fn(&[u8]) -> bool,
+    /// Every worker reads; this one says so.
+    pub(super) tells: bool,
 }
 
 /// A table that others have changed, before it is written.
@@ -40,19 +41,26 @@ impl Mending {
 impl Reading<'_> {
     /// Makes the index of a table anew that is ahead of it.
     pub(super) fn keys(self, table: &str) -> Result<()> {
-        tracing::warn!(table, "the table is ahead of the restored checkpoint: its keys are read anew");
-        self.read(table, ScanColumns::Key, |key| index_key(table, key), |places, _, location| places.push(location))
+        if self.tells {
+            tracing::warn!(table, "the table is ahead of the restored checkpoint: its keys are read anew");
+        }
+        self.read(table, ScanColumns::Key, |key| index_key(table, key), |places, _, _, location| places.push(location))
     }
 
     /// Makes the index of a table anew that others have changed, and hands over its rows, each of which goes unless its view has it.
-    pub(super) fn rows(self, table: &str, schema: &TableSchema, mut goes: impl FnMut(Row)) -> Result<Mending> {
-        tracing::warn!(table, "others have changed the table: its rows are read anew, and become those of its view");
+    pub(super) fn rows(self, table: &str, schema: &TableSchema, mut goes: impl FnMut(Vec<u8>, Row)) -> Result<Mending> {
+        if self.tells {
+            tracing::warn!(
+                table,
+                "others have changed the table: its rows are read anew, and become those of its view"
+            );
+        }
         let (after, mut surplus) = (self.connection.restored(table).marker_epoch(), Vec::new());
         let key_of = |row: &Row| index_key(table, &schema.key_of(row));
-        self.read(table, ScanColumns::All, key_of, |places, row, location| {
+        self.read(table, ScanColumns::All, key_of, |places, key, row, location| {
             if schema.key.is_empty() || places.is_empty() {
                 places.push(location);
-                goes(row);
+                goes(key, row);
             } else {
                 surplus.push(location);
             }
@@ -66,13 +74,13 @@ impl Reading<'_> {
         table: &str,
         columns: ScanColumns,
         key_of: impl Fn(&Row) -> Vec<u8>,
-        mut put: impl FnMut(&mut Vec<RowLocation>, Row, RowLocation),
+        mut put: impl FnMut(&mut Vec<RowLocation>, Vec<u8>, Row, RowLocation),
     ) -> Result<()> {
-        let Reading { index, writer, connection, owns } = self;
-        forget(index, table)?;
+        let Reading { index, writer, connection, owns, .. } = self;
+        forget_table(index, table)?;
         let mut take = |batch: Vec<(Vec<u8>, (Row, RowLocation))>| {
-            visit(index, batch, |table, slot, _, (row, location)| {
-                put(&mut table.get_mut(slot).0, row, location);
+            visit(index, batch, |table, slot, key, (row, location)| {
+                put(&mut table.get_mut(slot).0, key, row, location);
                 Ok(())
             })
         };
@@ -90,14 +98,14 @@ impl Reading<'_> {
 }
 
 /// Takes all that the index has of a table out of it.
-fn forget(index: &mut Stateful<IndexEntry>, table: &str) -> Result<()> {
+fn forget_table(index: &mut Stateful<IndexEntry>, table: &str) -> Result<()> {
     let prefix = index_prefix(table);
-    let mut stale = BTreeMap::new();
+    let mut keys = Vec::new();
     index.table.scan(&mut |key, _| {
-        stale.extend(key.starts_with(&prefix).then(|| (key.to_vec(), Vec::new())));
+        keys.extend(key.starts_with(&prefix).then(|| key.to_vec()));
         Ok(())
     })?;
-    place(index, stale)
+    forget(index, keys)
 }
 
 /// Nobody may have written to the table since the start looked at it.

@@ -1,8 +1,8 @@
 //! What a table writer does on one worker: nets changes, has them written, keeps index and intents.
 
-use super::changes::{self, place, visit};
+use super::changes::{self, Changed, KeyChanges, visit};
 use super::files::{self, FilesLink, Moved, Reply, Request};
-use super::index::{IndexEntry, Intent, Intents};
+use super::index::{IndexEntry, Intent, Intents, index_key};
 use super::reread::{Mending, Reading, may_be_mended};
 use super::rewrites::Round;
 use super::shown::Shown;
@@ -12,14 +12,15 @@ use crate::control::Control;
 use crate::facts::EpochFacts;
 use crate::job::{JobScope, Stateful};
 use dataflow_core::planted::{Bug, is_planted};
-use dataflow_core::{
-    Epoch, Error, Result, Row, RowLocation, Shard, TableChanges, TableFiles, TableRewrite, TableSchema,
-};
+use dataflow_core::{Epoch, Error, Result, Row, RowLocation, Shard, TableRewrite, TableSchema};
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 /// Bytes of net changes after which files are written without waiting for a checkpoint.
 const NET_BYTES_MAX: usize = 64 << 20;
+/// Net changes: by the rank of their table, their key in its index (empty without one), and their row.
+type Net = BTreeMap<(u16, Vec<u8>, Row), isize>;
 
 /// The operator's logic on one worker.
 pub(super) struct Work {
@@ -38,9 +39,11 @@ pub(super) struct Work {
     held_through: Vec<Epoch>,
     /// Tables that others have changed, until they are written.
     mending: BTreeMap<u16, Mending>,
-    net: BTreeMap<(u16, Row), isize>,
+    net: Net,
     net_bytes: usize,
     under_way: Option<UnderWay>,
+    /// Changes looked up, or rows placed, in one step.
+    step_rows: usize,
     /// Written since the last cut: the table, whether it belongs to a rewrite, and what the sink says of it.
     written: Vec<(u16, bool, Vec<u8>)>,
     worker: usize,
@@ -53,14 +56,28 @@ pub(super) struct Work {
     control: Arc<Control>,
 }
 
-/// What the task is asked for at the moment.
+/// What is done at the moment, step by step, or asked of the task.
 enum UnderWay {
-    /// Files with rows and deletes.
-    Rows(Writing),
+    /// Net changes are looked up.
+    LookingUp(LookingUp),
+    /// Files with rows and deletes are written, for a checkpoint epoch or because there is much.
+    Rows(Option<Epoch>),
+    /// The rows of these files are placed in the index.
+    Placing(std::vec::IntoIter<(Vec<u8>, RowLocation)>, Option<Epoch>),
     /// The rows that a rewrite has moved.
     Moved(Moving),
     /// Deletes of those that are dead.
     Dead(Moving),
+}
+
+/// What a step has come to.
+pub(super) enum Step {
+    /// The task is at work, or nothing is under way.
+    Idle,
+    /// There is another step to make.
+    More,
+    /// All that was asked for is done, for this checkpoint epoch if it was for one.
+    Done(Option<Epoch>),
 }
 
 /// A round of rewrites that takes effect, one after the other.
@@ -79,13 +96,39 @@ impl Moving {
     }
 }
 
-/// Files being written: what the index is told when they are.
-struct Writing {
-    /// Per table, the keys of its rows in the order of the files' rows; none of one that only grows.
-    added: Vec<(u16, Vec<Vec<u8>>)>,
-    /// Where the rows of each changed key are that stay as they were.
-    kept: BTreeMap<Vec<u8>, Vec<RowLocation>>,
+/// Net changes on their way to files.
+struct LookingUp {
+    /// Those that are not looked up yet.
+    net: Peekable<std::collections::btree_map::IntoIter<(u16, Vec<u8>, Row), isize>>,
+    /// What is found, by rank of the table.
+    changed: Vec<(u16, Changed)>,
     cut: Option<Epoch>,
+}
+
+impl LookingUp {
+    /// The next changes of one table by their keys, all of each key and some `max` together, added to what is found of it.
+    fn next(&mut self, max: usize) -> Option<(u16, Vec<KeyChanges>, &mut Changed)> {
+        let ((table, _, _), _) = self.net.peek()?;
+        let (table, mut changes, mut taken) = (*table, Vec::<KeyChanges>::new(), 0);
+        loop {
+            let last = changes.last().map(|(key, _)| key);
+            let is_of_last = |key: &Vec<u8>| !key.is_empty() && last == Some(key);
+            let belongs = |rank: u16, key: &Vec<u8>| rank == table && (taken < max || is_of_last(key));
+            let Some(((_, key, row), diff)) = self.net.next_if(|((rank, key, _), _)| belongs(*rank, key)) else {
+                break;
+            };
+            taken += 1;
+            match changes.last_mut().filter(|(last, _)| *last == key) {
+                Some((_, of_key)) => of_key.push((row, diff)),
+                None => changes.push((key, vec![(row, diff)])),
+            }
+        }
+        if self.changed.last().is_none_or(|(last, _)| *last != table) {
+            self.changed.push((table, Changed::default()));
+        }
+        let (_, into) = self.changed.last_mut().expect("pushed just now");
+        Some((table, changes, into))
+    }
 }
 
 impl Work {
@@ -128,22 +171,23 @@ impl Work {
         let mut held_through: Vec<Epoch> =
             schemas.iter().map(|(table, _)| connection.restored(table).holds_through(restored)).collect();
         let mut index: Stateful<IndexEntry> = index;
-        let (mut mending, mut net) = (BTreeMap::new(), BTreeMap::new());
+        let (mut mending, mut net) = (BTreeMap::new(), Net::new());
         for (rank, ((table, schema), mode)) in schemas.iter().zip(&modes).enumerate() {
             let found = connection.restored(table);
             let owns = |key: &[u8]| Shard::of(key).worker(plan.workers) == worker;
-            let reading = Reading { index: &mut index, writer: &mut *writer, connection, owns: &owns };
+            let tells = worker == 0;
+            let reading = Reading { index: &mut index, writer: &mut *writer, connection, owns: &owns, tells };
             let rank = rank as u16;
             if mode.has_index() {
                 connection.note_index(table);
             }
             if found.is_changed_by_others && mode.has_index() {
                 may_be_mended(connection, table, *mode)?;
-                let goes = |row| *net.entry((rank, row)).or_insert(0) -= 1;
+                let goes = |key: Vec<u8>, row| *net.entry((rank, key, row)).or_insert(0) -= 1;
                 mending.insert(rank, reading.rows(table, schema, goes)?);
                 held_through[usize::from(rank)] = 0;
                 connection.begin_mending(table);
-            } else if found.is_index_behind() && mode.has_index() {
+            } else if found.is_index_behind() && mode.has_index() && !is_planted(Bug::IndexNotRebuilt) {
                 reading.keys(table)?;
             }
         }
@@ -174,6 +218,7 @@ impl Work {
             net,
             net_bytes: 0,
             under_way: None,
+            step_rows: plan.settings.table_step_rows,
             written: Vec::new(),
             worker,
             peers: plan.workers,
@@ -189,10 +234,11 @@ impl Work {
         next_cut.is_none_or(|cut| epoch <= cut) && self.net_bytes < 2 * NET_BYTES_MAX
     }
 
-    /// The checkpoint epoch whose files are being written.
+    /// The checkpoint epoch for which something is under way.
     pub(super) fn cutting(&self) -> Option<Epoch> {
         match self.under_way.as_ref()? {
-            UnderWay::Rows(writing) => writing.cut,
+            UnderWay::LookingUp(looking_up) => looking_up.cut,
+            UnderWay::Rows(cut) | UnderWay::Placing(_, cut) => *cut,
             UnderWay::Moved(moving) | UnderWay::Dead(moving) => Some(moving.cut),
         }
     }
@@ -225,8 +271,10 @@ impl Work {
                 .check(&row)
                 .map_err(|error| Error { what: format!("writing table '{name}': {}", error.what), ..error })?;
             // A table that is mended is written at a checkpoint, however much it is.
-            let bytes = if self.mending.contains_key(&table) { 0 } else { row.weight() };
-            match self.net.entry((table, row)) {
+            let has_index = self.modes[usize::from(table)].has_index();
+            let key = if has_index { index_key(name, &schema.key_of(&row)) } else { Vec::new() };
+            let bytes = if self.mending.contains_key(&table) { 0 } else { row.weight() + key.len() };
+            match self.net.entry((table, key, row)) {
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(diff);
                     self.net_bytes += bytes;
@@ -243,65 +291,61 @@ impl Work {
         Ok(())
     }
 
-    /// Has files written, for the checkpoint that is due or because there is much. Whether it did.
-    pub(super) fn write(&mut self, due: Option<Epoch>) -> Result<bool> {
+    /// Begins to write files, for the checkpoint that is due or because there is much. Whether it did.
+    pub(super) fn write(&mut self, due: Option<Epoch>) -> bool {
         if due.is_none() && self.net_bytes < NET_BYTES_MAX || self.under_way.is_some() {
-            return Ok(false);
+            return false;
         }
         // Those below: the oldest is never held back, on whatever worker.
         let before = |due| self.connection.uncommitted().iter().filter(|epoch| **epoch < due).count();
         if due.is_some_and(|due| before(due) >= INTENTS_MAX) {
-            return Ok(false); // a commit wakes us
+            return false; // a commit wakes us
         }
         if let Some(epoch) = due {
             // Nothing of a later epoch is netted yet; while the files are written some will be.
             let names = self.schemas.iter().map(|(name, _)| name);
             self.shown.cut(&self.control.measures.tables, names, self.worker, epoch);
         }
-        let net = std::mem::take(&mut self.net);
+        let mut net = std::mem::take(&mut self.net);
         self.net_bytes = 0;
-        let mut request: Vec<(u16, TableChanges)> = Vec::new();
-        let mut writing = Writing { added: Vec::new(), kept: BTreeMap::new(), cut: due };
-        let mut net = net.into_iter().peekable();
-        while let Some(((table, _), _)) = net.peek() {
-            let table = *table;
-            let mut of_table = Vec::new();
-            while let Some(((_, row), diff)) = net.next_if(|((rank, _), _)| *rank == table) {
-                of_table.push((row, diff));
-            }
-            if self.mending.get(&table).is_some_and(|mending| !mending.is_due(due)) {
-                self.net.extend(of_table.into_iter().map(|(row, diff)| ((table, row), diff)));
-                continue;
-            }
-            let (changes, added) = match self.modes[usize::from(table)] {
-                TableMode::Upsert | TableMode::History => {
-                    changes::upserted(&mut self.index, &self.schemas[usize::from(table)], of_table, &mut writing.kept)?
-                }
-                TableMode::Append => (changes::appended(&self.schemas[usize::from(table)].0, of_table)?, Vec::new()),
-            };
-            request.push((table, changes));
-            writing.added.push((table, added));
+        if self.mending.values().any(|mending| !mending.is_due(due)) {
+            let waits = |table: &u16| self.mending.get(table).is_some_and(|mending| !mending.is_due(due));
+            (self.net, net) = net.into_iter().partition(|((table, _, _), _)| waits(table));
         }
-        self.end_mending(due, &mut request, &mut writing);
-        self.ask(UnderWay::Rows(writing), Request::Write(request));
-        Ok(true)
+        let net = net.into_iter().peekable();
+        self.under_way = Some(UnderWay::LookingUp(LookingUp { net, changed: Vec::new(), cut: due }));
+        true
+    }
+
+    /// Looks some of the net changes up. Files are written when none is left.
+    fn look_up(&mut self, mut looking_up: LookingUp) -> Result<Step> {
+        let Some((table, changes, into)) = looking_up.next(self.step_rows) else {
+            let LookingUp { mut changed, cut, .. } = looking_up;
+            self.end_mending(cut, &mut changed);
+            self.ask(UnderWay::Rows(cut), Request::Write(changed));
+            return Ok(Step::Idle);
+        };
+        let schema = &self.schemas[usize::from(table)];
+        match self.modes[usize::from(table)] {
+            TableMode::Upsert | TableMode::History => changes::look_up(&mut self.index, schema, changes, into)?,
+            TableMode::Append => changes::append(&schema.0, changes, into)?,
+        }
+        self.under_way = Some(UnderWay::LookingUp(looking_up));
+        Ok(Step::More)
     }
 
     /// Has the rows deleted that stand beside another one of their key, in tables that are mended by what is written now.
-    fn end_mending(&mut self, due: Option<Epoch>, request: &mut Vec<(u16, TableChanges)>, writing: &mut Writing) {
+    fn end_mending(&mut self, due: Option<Epoch>, changed: &mut Vec<(u16, Changed)>) {
         for (table, mending) in self.mending.extract_if(.., |_, mending| mending.is_due(due)) {
             self.connection.end_mending();
             if mending.surplus.is_empty() {
                 continue;
             }
-            let at = request.iter().position(|(of, _)| *of == table).unwrap_or_else(|| {
-                request.push((table, TableChanges::default()));
-                writing.added.push((table, Vec::new()));
-                request.len() - 1
+            let at = changed.iter().position(|(of, _)| *of == table).unwrap_or_else(|| {
+                changed.push((table, Changed::default()));
+                changed.len() - 1
             });
-            let deleted = &mut request[at].1.deleted;
-            deleted.extend(mending.surplus);
-            deleted.sort_unstable();
+            changed[at].1.deleted.extend(mending.surplus);
         }
     }
 
@@ -310,53 +354,71 @@ impl Work {
         assert!(self.files.send(request).is_ok(), "one request is under way at a time");
     }
 
-    /// Takes in what the task has done: none, or that all that was asked for is done, with the checkpoint epoch that it was for, if any.
-    pub(super) fn files_written(&mut self) -> Result<Option<Option<Epoch>>> {
-        let Some(reply) = self.files.replies().pop() else { return Ok(None) };
-        match (self.under_way.take().expect("a reply answers a request"), reply?) {
-            (UnderWay::Rows(Writing { added, mut kept, cut }), Reply::Written(files)) => {
-                for (files, (table, keys)) in files.into_iter().zip(added) {
-                    self.written.push((table, false, files.intent));
-                    for (key, place) in keys.into_iter().zip(files.added) {
-                        kept.entry(key).or_default().push(place);
-                    }
+    /// Goes on with what is under way: makes one step of its own, or takes in what the task has done.
+    pub(super) fn step(&mut self) -> Result<Step> {
+        match self.under_way.take() {
+            None => Ok(Step::Idle),
+            Some(UnderWay::LookingUp(looking_up)) => self.look_up(looking_up),
+            Some(UnderWay::Placing(rows, cut)) => self.place(rows, cut),
+            Some(asked) => match self.files.replies().pop() {
+                Some(reply) => self.answered(asked, reply?),
+                None => {
+                    self.under_way = Some(asked);
+                    Ok(Step::Idle)
                 }
-                place(&mut self.index, kept)?;
-                let round = cut.and_then(|cut| Some((cut, self.connection.rewrites_at(cut, self.peers)?)));
-                let Some((cut, round)) = round else { return Ok(Some(cut)) };
-                Ok(self.take_effect(Moving { cut, round, number: 0, dead: Vec::new() }))
+            },
+        }
+    }
+
+    fn answered(&mut self, asked: UnderWay, reply: Reply) -> Result<Step> {
+        match (asked, reply) {
+            (UnderWay::Rows(cut), Reply::Written { intents, placed }) => {
+                self.written.extend(intents.into_iter().map(|(table, intent)| (table, false, intent)));
+                self.place(placed.into_iter(), cut)
             }
             (UnderWay::Moved(mut moving), Reply::Moved { rows, is_last }) => {
                 self.follow(rows, &mut moving.dead)?;
                 if !is_last {
                     self.ask_moved(moving);
-                    return Ok(None);
+                    return Ok(Step::Idle);
                 }
                 if moving.dead.is_empty() {
                     return Ok(self.end_rewrite(moving, Vec::new()));
                 }
-                let mut deleted = std::mem::take(&mut moving.dead);
-                deleted.sort_unstable();
+                let dead = Changed { deleted: std::mem::take(&mut moving.dead), added: Vec::new() };
                 let table = moving.rewrite().map(|rewrite| self.rank(&rewrite.table)).expect("one has its turn");
-                let request = Request::Write(vec![(table, TableChanges { deleted, added: Vec::new() })]);
-                self.ask(UnderWay::Dead(moving), request);
-                Ok(None)
+                self.ask(UnderWay::Dead(moving), Request::Write(vec![(table, dead)]));
+                Ok(Step::Idle)
             }
-            (UnderWay::Dead(moving), Reply::Written(files)) => Ok(self.end_rewrite(moving, files)),
+            (UnderWay::Dead(moving), Reply::Written { intents, .. }) => {
+                Ok(self.end_rewrite(moving, intents.into_iter().map(|(_, intent)| intent).collect()))
+            }
             _ => Err(Error::us("writing tables: the task answers what it was not asked")),
         }
     }
 
+    /// Places some of the rows that are written. When none is left, the rewrites of the checkpoint take effect, if there are any.
+    fn place(&mut self, mut rows: std::vec::IntoIter<(Vec<u8>, RowLocation)>, cut: Option<Epoch>) -> Result<Step> {
+        changes::place(&mut self.index, rows.by_ref().take(self.step_rows).collect())?;
+        if rows.len() > 0 {
+            self.under_way = Some(UnderWay::Placing(rows, cut));
+            return Ok(Step::More);
+        }
+        let round = cut.and_then(|cut| Some((cut, self.connection.rewrites_at(cut, self.peers)?)));
+        let Some((cut, round)) = round else { return Ok(Step::Done(cut)) };
+        Ok(self.take_effect(Moving { cut, round, number: 0, dead: Vec::new() }))
+    }
+
     /// The rewrite whose turn it is: asks for its rows, if an index names them. When none is left, all is done for the cut.
-    fn take_effect(&mut self, moving: Moving) -> Option<Option<Epoch>> {
-        let Some(rewrite) = moving.rewrite() else { return Some(Some(moving.cut)) };
+    fn take_effect(&mut self, moving: Moving) -> Step {
+        let Some(rewrite) = moving.rewrite() else { return Step::Done(Some(moving.cut)) };
         // No index names rows of a table that only grows, and none of them ever goes.
         let mode = self.modes[usize::from(self.rank(&rewrite.table))];
         if mode == TableMode::Append || rewrite.moved.is_empty() {
             return self.end_rewrite(moving, Vec::new());
         }
         self.ask_moved(moving);
-        None
+        Step::Idle
     }
 
     fn ask_moved(&mut self, moving: Moving) {
@@ -366,11 +428,11 @@ impl Work {
 
     /// Notes the rewrite whose turn it was, with the deletes of its dead rows; the next one follows. Its files are one intent, whoever follows
     /// its rows.
-    fn end_rewrite(&mut self, mut moving: Moving, deletes: Vec<TableFiles>) -> Option<Option<Epoch>> {
+    fn end_rewrite(&mut self, mut moving: Moving, deletes: Vec<Vec<u8>>) -> Step {
         let rewrite = moving.rewrite().expect("one has its turn");
         let table = self.rank(&rewrite.table);
         let own = (self.worker == 0).then(|| rewrite.intent.clone());
-        let intents = own.into_iter().chain(deletes.into_iter().map(|files| files.intent));
+        let intents = own.into_iter().chain(deletes);
         self.written.extend(intents.map(|intent| (table, true, intent)));
         moving.number += 1;
         self.take_effect(moving)
@@ -400,11 +462,9 @@ impl Work {
         let name = |table: u16| self.schemas[usize::from(table)].0.clone();
         let intent = |(table, is_rewrite, content)| Intent { table: name(table), epoch, clock, is_rewrite, content };
         let new: Vec<Intent> = written.into_iter().map(intent).collect();
-        let open = self.connection.uncommitted_at(epoch, self.peers);
-        let is_done = |epoch: &Epoch| !open.contains(epoch);
-        let done: Vec<Epoch> = self.kept.keys().copied().filter(is_done).collect();
-        let keys = done.iter().filter_map(|epoch| self.kept.remove(epoch)).flatten();
-        let mut changes: Vec<(Vec<u8>, Vec<Intent>)> = keys.map(|key| (key, Vec::new())).collect();
+        let open = self.kept.split_off(&(self.connection.committed_at(epoch, self.peers) + 1));
+        let committed = std::mem::replace(&mut self.kept, open).into_values().flatten();
+        let mut changes: Vec<(Vec<u8>, Vec<Intent>)> = committed.map(|key| (key, Vec::new())).collect();
         if !new.is_empty() {
             new.iter().for_each(|intent| self.connection.note_output(&intent.table, epoch));
             let shard = Shard::owned_by(self.worker, self.peers).next().expect("every worker owns a shard");

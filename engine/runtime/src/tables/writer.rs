@@ -1,14 +1,15 @@
 //! The writer of tables: nets what changes, writes it to files at a checkpoint epoch, and keeps where each row is.
 //!
 //! One instance a worker, rows by key. Two frontiers: *staged*, what is netted in memory and no longer held as an open epoch, and
-//! *parts*, what is cut. Files are written by a task; meanwhile later epochs are netted, up to a bound. The state (index and intents)
-//! is changed only for epochs up to c before the cut of c, so the cut holds nothing of c+1.
+//! *parts*, what is cut. What was netted is looked up in the index in short steps, one each time the operator runs, and files are written by a
+//! task; meanwhile later epochs are netted, up to a bound. The state (index and intents) is changed only for epochs up to c before the cut of
+//! c, so the cut holds nothing of c+1.
 //!
 //! An update whose row is the same again nets to nothing and writes nothing. A table that only grows ([`TableMode::Append`]) has no index:
 //! its marker says what it holds. How rows that a rewrite moves are followed is told in `rewrites`.
 
 use super::index::{Intent, index_key};
-use super::work::Work;
+use super::work::{Step, Work};
 use super::{Schemas, TableConnection, TableMode};
 use crate::facts::EpochFacts;
 use crate::job::JobScope;
@@ -75,6 +76,7 @@ pub(crate) fn writer<'s>(
     );
     let mut intents = OutputBuilder::from(intents);
     let address = builder.operator_info().address.to_vec();
+    let again = scope.activator_for(address.clone().into());
     let wake = waker(scope.worker().sync_activator_for(address));
     work.files.attach(wake.clone());
     connection.attach_writer(wake);
@@ -111,20 +113,19 @@ pub(crate) fn writer<'s>(
                 intents.session(&capability).give_iterator(work.uncommitted.drain(..));
             }
             let is_over = |epoch: &Epoch| !frontiers.iter().any(|frontier| frontier.less_equal(epoch));
-            loop {
-                match work.files_written() {
-                    Ok(None) => {}
-                    Ok(Some(None)) => continue,
-                    Ok(Some(Some(cut))) => {
-                        let (facts, [_parts, intents_at]) = cuts.remove(&cut).expect("held until it is cut");
-                        match work.cut(&facts) {
-                            Ok(new) => intents.session(&intents_at).give_iterator(new.into_iter()),
-                            Err(error) => return control.fail(error),
-                        }
-                        continue;
+            match work.step() {
+                Ok(Step::Idle | Step::Done(None)) => {}
+                Ok(Step::More) => again.activate(),
+                Ok(Step::Done(Some(cut))) => {
+                    let (facts, [_parts, intents_at]) = cuts.remove(&cut).expect("held until it is cut");
+                    match work.cut(&facts) {
+                        Ok(new) => intents.session(&intents_at).give_iterator(new.into_iter()),
+                        Err(error) => return control.fail(error),
                     }
-                    Err(error) => return control.fail(error),
                 }
+                Err(error) => return control.fail(error),
+            }
+            loop {
                 // The facts of an epoch that is over are all here: nothing past the next cut is netted before it.
                 let next_cut = cuts.keys().copied().find(|cut| Some(*cut) != work.cutting());
                 let next = open.first_entry().filter(|entry| is_over(entry.key()));
@@ -137,11 +138,10 @@ pub(crate) fn writer<'s>(
                     continue;
                 }
                 let is_whole = |cut: &Epoch| is_over(cut) && open.keys().next().is_none_or(|first| first > cut);
-                match work.write(next_cut.filter(is_whole)) {
-                    Ok(true) => {}
-                    Ok(false) => return,
-                    Err(error) => return control.fail(error),
+                if !work.write(next_cut.filter(is_whole)) {
+                    return;
                 }
+                again.activate();
             }
         }
     });

@@ -64,7 +64,7 @@ impl LakeScenario {
         }
         let mut settings = settings(dice, span_us / 1_000);
         settings.checkpoint_interval_ms = *trouble.pick(&[30, 15, 8, 3]) * span_us / 100_000;
-        LakeScenario {
+        let mut scenario = LakeScenario {
             shape,
             settings,
             tables: *dice.pick(&[
@@ -81,7 +81,9 @@ impl LakeScenario {
             once_more: dice.percent(20),
             maintenance: maintenance(trouble),
             format_3_from: *trouble.pick(&[0, 0, 1, 2, u64::MAX, u64::MAX]),
-        }
+        };
+        scenario.settings.table_step_rows = *trouble.pick(&[1, 3, 128]);
+        scenario
     }
 }
 
