@@ -48,7 +48,7 @@ class Shop:
         self.command = scene.shop(self.folder, "--events", events, "--users", USERS, "--items", 2_000, "--rate", 2_000)
         if purchases:
             self.command += f"; {purchases:,} purchases more in its snapshot"
-            add_purchases(self.folder / CHANGES, purchases)
+            add_purchases(self.folder / CHANGES, purchases, USERS)
         self.later = self.cut()
         self.lines = sum(count(file) for file in self.folder.glob("*.ndjson"))
         # By format of the tables.
@@ -154,8 +154,8 @@ def catalog_of(warehouse):
     return load_catalog("dataflow", type="sql", uri=f"sqlite:///{warehouse / 'catalog.db'}", warehouse=f"file://{warehouse}")
 
 
-def add_purchases(changes, number):
-    """Purchases more in the snapshot with which the change events begin, like those that it has, by users and of items that it has; most of
+def add_purchases(changes, number, users):
+    """Purchases more in the snapshot with which the change events begin, like those that it has, by so many users and of items that it has; most of
     them of the last days."""
     lines = changes.read_bytes().splitlines(keepends=True)
     end = next(at for at, line in enumerate(lines) if b'"op":"r"' not in line)
@@ -163,7 +163,7 @@ def add_purchases(changes, number):
     dice, more = random.Random(1), []
     for id in range(FIRST_ID, FIRST_ID + number):
         line, of = like[id % len(like)], like[dice.randrange(len(like))]["after"]
-        row = line["after"] | {"id": id, "user_id": dice.randrange(USERS) + 1, "item_id": of["item_id"], "purchase_price": of["purchase_price"]}
+        row = line["after"] | {"id": id, "user_id": dice.randrange(users) + 1, "item_id": of["item_id"], "purchase_price": of["purchase_price"]}
         more.append(json.dumps(line | {"after": row}, separators=(",", ":")).encode() + b"\n")
     changes.write_bytes(b"".join(lines[:end] + more + lines[end:]))
 

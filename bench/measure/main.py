@@ -85,9 +85,9 @@ def case_keys(scene, options, results):
 def case_restore(scene, options, results):
     """The lakehouse started again, by what its shop has: users, purchases as well, pageviews as well. Needs no service."""
     for users in options.shop_users:
-        kinds = {f"{OURS}, up to {has}": lambda has=has, users=users: restore.run(scene, users, options.shop_events, has)
+        kinds = {f"{OURS}, up to {has}": lambda has=has, users=users: restore.run(scene, users, options.shop_events, options.purchases, has)
                  for has in ("users", "purchases", "pageviews")}
-        rounds(options, f"restore, {users:,} users, {options.shop_events:,} events", kinds, results)
+        rounds(options, f"restore, {users:,} users, {options.purchases:,} purchases, {options.shop_events:,} events", kinds, results)
 
 
 def case_ingest(scene, options, results):
@@ -203,7 +203,7 @@ def parse():
     parser.add_argument("--state-gb", type=float, nargs="+", default=[1.0, 5.0], help="sizes of state, about")
     parser.add_argument("--shop-users", type=int, nargs="+", default=[200_000, 400_000], help="users of shops, in restore")
     parser.add_argument("--shop-events", type=int, default=400_000, help="their events")
-    parser.add_argument("--purchases", type=int, default=1_000_000, help="that the gold views are made of, beside those of --events")
+    parser.add_argument("--purchases", type=int, default=1_000_000, help="that the gold views are made of, and that shops have in restore, beside those of their events")
     parser.add_argument("--refreshes", type=int, default=4, help="of Spark's; the first does not count")
     parser.add_argument("--formats", type=int, nargs="+", choices=(2, 3), default=[2, 3], help="of the lakehouse's tables")
     parser.add_argument("--again", type=int, default=3_000_000, help="logins that meet a large state")

@@ -3,6 +3,7 @@
 import time
 
 import machine
+from lake import CHANGES, add_purchases
 from scene import RUN_SECONDS, START_SECONDS, BenchFailed, Running, status, until
 
 # A backlog is read when nothing more has come for so long.
@@ -13,11 +14,14 @@ ITEMS = 1_000
 
 
 class Shop:
-    """A shop in files; `has` says what of it the job reads: users (and items), purchases as well, pageviews as well."""
+    """A shop in files; `has` says what of it the job reads: users (and items), `purchases` as well, pageviews as well."""
 
-    def __init__(self, scene, users, events, has):
+    def __init__(self, scene, users, events, purchases, has):
         self.scene, self.input, self.output = scene, scene.data(), scene.data()
         self.made = scene.shop(self.input, "--users", users, "--items", ITEMS, "--events", 1 if has == "users" else events)
+        if has != "users" and purchases:
+            self.made += f"; {purchases:,} purchases more in its snapshot"
+            add_purchases(self.input / CHANGES, purchases, users)
         if has != "pageviews":
             (self.input / "pageviews.ndjson").write_bytes(b"")
             self.made += f"; : > {scene.text_of([self.input / 'pageviews.ndjson'])}"
@@ -50,9 +54,9 @@ def stop(job):
         raise BenchFailed(f"the job ended with {code}: {job.last_lines()}")
 
 
-def run(scene, users, events, has):
+def run(scene, users, events, purchases, has):
     """Figures of one restart."""
-    shop = Shop(scene, users, events, has)
+    shop = Shop(scene, users, events, purchases, has)
     shop.read()
     meter, began = machine.Meter([]), time.time()
     job = shop.start()

@@ -8,7 +8,8 @@ use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
 /// Files at which a new one is begun, in bytes, where the table does not say.
@@ -185,9 +186,16 @@ impl FileFormat {
 /// Whether nearly all values differ, and most are not null.
 fn hardly_repeat<'d>(values: impl ExactSizeIterator<Item = &'d Datum>) -> bool {
     let count = values.len();
-    let mut seen = HashSet::with_capacity(count);
-    let mut repeats = values.filter(|value| **value != Datum::Null && !seen.insert(*value));
-    repeats.nth(count / REPEATS_ONE_OF).is_none() && seen.len() >= count / 2
+    let hash = |value: &Datum| {
+        let mut hasher = DefaultHasher::new(); // the same in each run
+        value.hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut hashes: Vec<u64> = values.filter(|value| **value != Datum::Null).map(hash).collect();
+    hashes.sort_unstable();
+    let not_null = hashes.len();
+    hashes.dedup();
+    not_null - hashes.len() <= count / REPEATS_ONE_OF && hashes.len() >= count / 2
 }
 
 /// Bytes at which a data file of the table is ended.

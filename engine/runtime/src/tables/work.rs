@@ -13,14 +13,15 @@ use crate::facts::EpochFacts;
 use crate::job::{JobScope, Stateful};
 use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Epoch, Error, Result, Row, RowLocation, Shard, TableRewrite, TableSchema};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 use std::sync::Arc;
 
 /// Bytes of net changes after which files are written without waiting for a checkpoint.
 const NET_BYTES_MAX: usize = 64 << 20;
-/// Net changes: by the rank of their table, their key in its index (empty without one), and their row.
-type Net = BTreeMap<(u16, Vec<u8>, Row), isize>;
+
+/// By what changes are netted: the rank of their table, their key in its index (empty without one), and their row.
+type NetKey = (u16, Vec<u8>, Row);
 
 /// The operator's logic on one worker.
 pub(super) struct Work {
@@ -39,7 +40,7 @@ pub(super) struct Work {
     held_through: Vec<Epoch>,
     /// Tables that others have changed, until they are written.
     mending: BTreeMap<u16, Mending>,
-    net: Net,
+    net: BTreeMap<NetKey, isize>,
     net_bytes: usize,
     under_way: Option<UnderWay>,
     /// Changes looked up, or rows placed, in one step.
@@ -99,7 +100,7 @@ impl Moving {
 /// Net changes on their way to files.
 struct LookingUp {
     /// Those that are not looked up yet.
-    net: Peekable<std::collections::btree_map::IntoIter<(u16, Vec<u8>, Row), isize>>,
+    net: Peekable<btree_map::IntoIter<NetKey, isize>>,
     /// What is found, by rank of the table.
     changed: Vec<(u16, Changed)>,
     cut: Option<Epoch>,
@@ -171,7 +172,7 @@ impl Work {
         let mut held_through: Vec<Epoch> =
             schemas.iter().map(|(table, _)| connection.restored(table).holds_through(restored)).collect();
         let mut index: Stateful<IndexEntry> = index;
-        let (mut mending, mut net) = (BTreeMap::new(), Net::new());
+        let (mut mending, mut net) = (BTreeMap::new(), BTreeMap::<NetKey, isize>::new());
         for (rank, ((table, schema), mode)) in schemas.iter().zip(&modes).enumerate() {
             let found = connection.restored(table);
             let owns = |key: &[u8]| Shard::of(key).worker(plan.workers) == worker;
@@ -275,11 +276,11 @@ impl Work {
             let key = if has_index { index_key(name, &schema.key_of(&row)) } else { Vec::new() };
             let bytes = if self.mending.contains_key(&table) { 0 } else { row.weight() + key.len() };
             match self.net.entry((table, key, row)) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
+                btree_map::Entry::Vacant(entry) => {
                     entry.insert(diff);
                     self.net_bytes += bytes;
                 }
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                btree_map::Entry::Occupied(mut entry) => {
                     *entry.get_mut() += diff;
                     if *entry.get() == 0 {
                         entry.remove();
