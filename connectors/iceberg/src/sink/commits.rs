@@ -90,7 +90,7 @@ impl Commits {
             marker: *marker,
             first_epoch: after + 1,
             parent,
-            is_alone: *has_index && self.is_rebuilt(),
+            is_alone: *has_index,
             purpose: Purpose::Rows,
             data: Vec::new(),
             deletes: Deletes::default(),

@@ -316,6 +316,28 @@ fn delete_files_of_one_data_file_become_one() {
 }
 
 #[test]
+fn rows_of_others_are_noticed_by_a_commit_that_only_adds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut life = life(folder.path(), 1);
+    let first = life.write(&[user(1, "a")], &[]);
+    life.commit(1, 0, &[&first], &[]);
+    let table = warehouse(folder.path(), 2).table(&users()).unwrap();
+    let (theirs, _) = written(&table, &[user(9, "z")]);
+    foreign(&table, Operation::Append, &theirs, &[]);
+    let intent = life.write(&[user(2, "b")], &[]).intent;
+    let commit = |has_index, intents: &[Vec<u8>]| {
+        let (table, marker) = (TABLE.to_owned(), Marker { generation: life.generation, ..marker(2) });
+        TableCommit { table, marker, after: 1, has_index, intents: intents.to_vec(), rewrite: Vec::new() }
+    };
+    let kept_by_its_view = commit(true, std::slice::from_ref(&intent));
+    let error = life.committer.commit(&[kept_by_its_view], &mut |_, _| ()).unwrap_err().to_string();
+    assert!(error.contains("somebody else's snapshot") && error.contains("on_foreign_commit"), "{error}");
+    // One that only grows carries on.
+    life.committer.commit(&[commit(false, &[intent])], &mut |_, _| ()).unwrap();
+    assert_eq!(life.rows(), [user(1, "a"), user(2, "b"), user(9, "z")]);
+}
+
+#[test]
 fn deletes_of_others_go_with_the_file_that_they_speak_of() {
     let folder = tempfile::tempdir().unwrap();
     let spec = TableSpec { schema: TableSchema { key: vec![], ..users().schema }, ..users() };
