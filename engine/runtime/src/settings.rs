@@ -35,7 +35,8 @@ pub struct RuntimeSettings {
     pub checkpoints_kept: usize,
     /// Bytes staged for one sink and not committed; beyond it epochs stay open, which is backpressure.
     pub staged_bytes_max: usize,
-    /// Changes of tables that a writer looks up in its index in one step, or rows that it places there; other operators have their turn after each.
+    /// Changes of tables that a writer looks up in its index in one step, or rows that it places there or that a rewrite has moved; other operators have
+    /// their turn after each.
     pub table_step_rows: usize,
     /// Binding log: bytes of a segment.
     pub bindings_segment_bytes: u64,

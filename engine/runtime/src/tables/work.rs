@@ -43,7 +43,7 @@ pub(super) struct Work {
     net: BTreeMap<NetKey, isize>,
     net_bytes: usize,
     under_way: Option<UnderWay>,
-    /// Changes looked up, or rows placed, in one step.
+    /// Changes looked up, or rows placed, in one step; the task hands over as many moved rows.
     step_rows: usize,
     /// Written since the last cut: the table, whether it belongs to a rewrite, and what the sink says of it.
     written: Vec<(u16, bool, Vec<u8>)>,
@@ -271,9 +271,9 @@ impl Work {
             schema
                 .check(&row)
                 .map_err(|error| Error { what: format!("writing table '{name}': {}", error.what), ..error })?;
-            // A table that is mended is written at a checkpoint, however much it is.
             let has_index = self.modes[usize::from(table)].has_index();
             let key = if has_index { index_key(name, &schema.key_of(&row)) } else { Vec::new() };
+            // A table that is mended is written at a checkpoint, however much it is.
             let bytes = if self.mending.contains_key(&table) { 0 } else { row.weight() + key.len() };
             match self.net.entry((table, key, row)) {
                 btree_map::Entry::Vacant(entry) => {
