@@ -34,6 +34,7 @@ EPOCHS_LOOKED_AT = 3
 # Checkpoints after which a life has looked after every table: it does one a commit, once those before it are all its own.
 TIDY_CHECKPOINTS = 45
 TAG = "before-the-end"
+TABLES_AHEAD = "starts with tables ahead"
 
 
 class Run:
@@ -68,10 +69,9 @@ class Run:
         """Begins a life, in half of them with eager maintenance. What it must say is clear beforehand: which manifests are damaged, and which tables are ahead of the newest whole one."""
         whole, manifests = self.whole(), self.job.manifests()
         self.passed_over = len(manifests) - (manifests.index(whole[-1]) + 1 if whole else 0)
-        known, epochs = (product.last_outputs(whole[-1]) if whole else {}), self.warehouse.epochs()
-        # Tables that only grow have no index whose keys would be read anew.
-        self.ahead = {table for table, epoch in epochs.items() if epoch > known.get(table, 0) and not table.startswith("bronze.")}
-        self.seen["starts with tables ahead"] += bool(self.ahead)
+        known, epochs = self.standing(whole)
+        self.ahead = ahead(known, epochs)
+        self.seen[TABLES_AHEAD] += bool(self.ahead)
         self.seen["starts with some tables behind the checkpoint"] += any(last > epochs.get(table, 0) for table, last in known.items())
         self.since = self.job.log.stat().st_size if self.job.log.exists() else 0
         if eager if eager is not None else self.rng.random() < 0.5:
@@ -99,6 +99,10 @@ class Run:
         """The manifests that nobody damaged, newest last."""
         return [file for file in self.job.manifests() if file not in self.damaged]
 
+    def standing(self, whole):
+        """By table the last epoch with output as the newest of these manifests knows it, and the epoch that the table has."""
+        return (product.last_outputs(whole[-1]) if whole else {}), self.warehouse.epochs()
+
     def kill(self, end):
         """Ends the life as planned."""
         newest = self.job.manifests()[-1:]
@@ -122,8 +126,9 @@ class Run:
         self.job.kill()
         say(f"kill -9 of the job, {end}; {self.till.count} lines in")
 
-    def damage(self):
-        """Flips a byte of the newest manifest, if there is another one to fall back to."""
+    def damage(self, until_ahead=False):
+        """Flips a byte of the newest manifest, if there is another one to fall back to; and goes on with the one before until a table is
+        ahead: commits may be several checkpoints behind."""
         whole = self.whole()
         if len(whole) < 2:
             return
@@ -134,6 +139,8 @@ class Run:
         self.damaged.add(whole[-1])
         self.seen["manifests damaged"] += 1
         say(f"byte {at} of {whole[-1].name} is damaged")
+        if until_ahead and not ahead(*self.standing(whole[:-1])):
+            self.damage(until_ahead)
 
     def tidy(self):
         """A life that is long enough to tidy up after all before it, in which the tables are tagged; then it is killed as well."""
@@ -157,7 +164,7 @@ class Run:
 
     def lacking(self):
         self.seen["rewrites"], self.seen["expiries"] = self.logged(product.REWRITTEN), self.logged(product.EXPIRED)
-        needed = ("lives from a checkpoint", "epochs replayed", "manifests damaged", "starts with tables ahead",
+        needed = ("lives from a checkpoint", "epochs replayed", "manifests damaged", TABLES_AHEAD,
                   "starts with some tables behind the checkpoint", "lives with eager maintenance", "rewrites", "expiries")
         return [what for what in needed if not self.seen[what]]
 
@@ -172,6 +179,11 @@ class Run:
               f"checkpoint, there are {(self.passed_over, self.ahead)}")
 
 
+def ahead(known, epochs):
+    """The tables that are ahead of what is known, without those that only grow: they have no index whose keys would be read anew."""
+    return {table for table, epoch in epochs.items() if epoch > known.get(table, 0) and not table.startswith("bronze.")}
+
+
 def play(folder, options):
     with Run(folder, options) as run:
         if options.format == 3:
@@ -180,7 +192,9 @@ def play(folder, options):
         number = 0
         while number < options.kills or number < options.kills + MORE_KILLS_MAX and options.kills and run.lacking():
             run.kill(ENDS[number % len(ENDS)])
-            if run.rng.random() < 0.4 or number == options.kills // 2:
+            if number >= options.kills and not run.seen[TABLES_AHEAD]:
+                run.damage(until_ahead=True)
+            elif run.rng.random() < 0.4 or number == options.kills // 2:
                 run.damage()
             if number == options.kills // 2:
                 run.job.upgrade()

@@ -98,7 +98,14 @@ fn is_held(session: &Session, table: &TableMetadata, intent: &Intent) -> Result<
             return Ok(false);
         }
     }
-    Ok(intent.removed.iter().all(|path| all.contains(path.as_str())))
+    Ok(gone(table, intent).all(|path| all.contains(path.as_str())))
+}
+
+/// The files that the table must hold before `intent` and does not hold afterwards.
+fn gone<'a>(table: &TableMetadata, intent: &'a Intent) -> impl Iterator<Item = &'a String> {
+    // Those of before an upgrade may be part of a vector already, by a commit between the rewrite and now.
+    let merged = if table.format_version() < FormatVersion::V3 { &intent.deletes.merged[..] } else { &[] };
+    intent.removed.iter().chain(merged)
 }
 
 /// The table as it is now.
@@ -147,6 +154,6 @@ fn change(table: &TableMetadata, intent: &Intent) -> Result<Change> {
     // Format 3 takes no position deletes: what they say goes into vectors.
     let deletes = if table.format_version() < FormatVersion::V3 { &intent.deletes.files[..] } else { &[] };
     let added: Result<Vec<_>> = intent.data.iter().chain(deletes).map(|file| file.entry(table)).collect();
-    let removed = intent.removed.iter().cloned().collect();
+    let removed = gone(table, intent).cloned().collect();
     Ok(Change { operation, added: added?, removed, outdated: BTreeSet::new(), summary })
 }

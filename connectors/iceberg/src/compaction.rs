@@ -94,7 +94,7 @@ impl Table {
                 dead.extend(dead_rows(self.session(), file, &data)?.positions());
             }
             rewritten.deletes.append(self.write_deletes(&BTreeMap::from([(data, dead)]))?);
-            rewritten.removed.extend(deletes);
+            rewritten.deletes.merged.extend(deletes);
         }
         Ok(Some(rewritten))
     }

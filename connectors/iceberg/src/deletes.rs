@@ -25,6 +25,10 @@ pub struct Deletes {
     /// By data file, what a commit makes deletion vectors of: in format 3 a vector holds what was dead before too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vectors: BTreeMap<String, DeletionVector>,
+    /// Paths of delete files that say nothing beyond `files`, which take their place. A vector takes the place of all that there are, so
+    /// in format 3 it does not matter whether one of these is still there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<String>,
 }
 
 impl Deletes {
@@ -36,6 +40,7 @@ impl Deletes {
     /// Takes in what another worker has.
     pub fn append(&mut self, mut other: Deletes) {
         self.files.append(&mut other.files);
+        self.merged.append(&mut other.merged);
         for (data, dead) in other.vectors {
             self.vectors.entry(data).or_default().union(&dead);
         }
@@ -44,7 +49,7 @@ impl Deletes {
 
 impl From<Vec<NewFile>> for Deletes {
     fn from(files: Vec<NewFile>) -> Deletes {
-        Deletes { files, vectors: BTreeMap::new() }
+        Deletes { files, ..Deletes::default() }
     }
 }
 

@@ -10,12 +10,12 @@ use crate::compaction::CompactionSettings;
 use crate::deletes::Deletes;
 use crate::epochs::EpochsTable;
 use crate::file::NewFile;
-use crate::history::admit;
+use crate::history::{admit, is_changed_by_others};
 use crate::layout::TableLayout;
 use crate::{Table, TableName, TableSpec, Warehouse, WarehouseSettings};
 use commits::Commits;
 use dataflow_core::{
-    Environment, Epoch, Error, FoundTable, Marker, OnForeignCommit, Result, Row, RowLocation, ScanColumns,
+    Environment, Epoch, Error, Fault, FoundTable, Marker, OnForeignCommit, Result, Row, RowLocation, ScanColumns,
     SinkIdentity, TableChanges, TableCommitter, TableCompactor, TableFiles, TableSchema, TableSink, TableWriter,
 };
 use rewrites::Rewrites;
@@ -320,6 +320,28 @@ impl Handle {
         Ok(found)
     }
 
+    /// What is said when others have changed a table below this job's work. A start reads its rows anew where the job is to make it what its
+    /// view is; one without an index needs no more than that nobody follows a rewrite of theirs.
+    fn foreign(&self, opened: &Table, current: Option<i64>, has_index: bool) -> Error {
+        let error = opened.foreign(current);
+        if self.shared.settings.on_foreign_commit == OnForeignCommit::Rebuild || !has_index {
+            error.restart()
+        } else {
+            error.hint("roll the table back to this job's snapshot, or let the job make it what its view is: on_foreign_commit = \"rebuild\"")
+        }
+    }
+
+    /// An error of a writer that found no file where its index has one: others have taken it away, and no commit has met theirs yet.
+    fn seen_by_a_writer(&self, opened: &Table, error: Error) -> Error {
+        let now = opened.metadata();
+        let lineage = opened.session().owner().map(|owner| owner.lineage);
+        let is_theirs = lineage.map(|lineage| is_changed_by_others(opened.name(), &now, lineage));
+        match is_theirs {
+            Some(Ok(true)) if error.fault == Fault::Doubt => self.foreign(opened, now.current_snapshot_id(), true),
+            _ => error,
+        }
+    }
+
     /// Writes the changes of one table.
     fn write_table(&self, table: &str, changes: &TableChanges) -> Result<TableFiles> {
         let opened = self.table(table)?;
@@ -330,7 +352,7 @@ impl Handle {
         for RowLocation { file, position } in &changes.deleted {
             dead.entry(file.clone()).or_default().push(*position);
         }
-        let deletes = opened.write_deletes(&dead)?;
+        let deletes = opened.write_deletes(&dead).map_err(|error| self.seen_by_a_writer(&opened, error))?;
         let files = WorkerFiles { table: opened.uuid(), data, deletes, removed: Vec::new(), rewrite: None };
         let intent = serde_json::to_vec(&files)
             .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;

@@ -226,7 +226,7 @@ impl Table {
             let vector = |(path, positions, _): (&Arc<str>, &Vec<u64>, _)| {
                 (path.to_string(), positions.iter().copied().collect())
             };
-            return Ok(Deletes { files: Vec::new(), vectors: dead.into_iter().map(vector).collect() });
+            return Ok(Deletes { vectors: dead.into_iter().map(vector).collect(), ..Deletes::default() });
         }
         let files = dead.into_iter().map(async |(path, positions, partition)| {
             deletes::write(&self.session, &now, partition, path, positions).await

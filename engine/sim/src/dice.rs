@@ -35,6 +35,8 @@ pub(crate) enum Purpose {
     ThirdSource,
     /// Which snapshots the check reads.
     Check,
+    /// What somebody else writes to the tables.
+    Meddler,
 }
 
 /// Seeded dice.

@@ -69,6 +69,9 @@ pub(crate) trait Subject {
     /// Whether a life may end with this error.
     fn explains(&mut self, error: &Error) -> bool;
 
+    /// All of the input is delivered; there is one more life at most.
+    fn is_over(&mut self) {}
+
     /// A life is about to end, on this disk; `began` says whether it came past its recovery.
     fn before_end(&mut self, disk: &MemoryStorage, plan: &LifePlan, life: &Life, began: bool) -> Result<(), String>;
 
@@ -145,6 +148,7 @@ impl<S: Subject> World<S> {
             return Err(format!("the job does not come to its end within {} lives", self.report.lives));
         }
         if once_more {
+            self.subject.is_over();
             self.live_while_away(last).map_err(|what| format!("the life after the end: {what}"))?;
         }
         Ok(())

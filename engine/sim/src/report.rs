@@ -148,6 +148,10 @@ report! {
     table_late_applied,
     /// Commits of tables that came late, and were refused.
     table_late_refused,
+    /// Commits of somebody else to tables of the sink.
+    table_foreign,
+    /// Lives that ended because of such a commit.
+    ended_by_others,
     /// Writes that found the warehouse's disk full or failing.
     lake_disk_full,
     /// Starts that ended at an outage of catalog or disk.

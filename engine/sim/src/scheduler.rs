@@ -201,6 +201,8 @@ impl Scheduler {
     /// Takes the scheduler apart once all workers are gone.
     pub(crate) fn finish(&self) -> Aftermath {
         let mut state = self.state();
+        // It holds the spawner, and so this scheduler: neither would ever go, nor what the job has opened.
+        state.job = None;
         let tasks = std::mem::take(&mut state.tasks);
         let mut strays = std::mem::take(&mut state.strays);
         if self.life.has_ended() && matches!(state.ending, Ending::Strand(_)) {

@@ -11,6 +11,9 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
+/// Files that the tests beside each other have open, at most. A warehouse has four.
+const OPEN_FILES_MAX: usize = 200;
+
 /// Runs the seeds of a graph, none of which may fail.
 #[allow(clippy::disallowed_methods, reason = "measures the machine, not the job")]
 fn every_seed(graph: Graph, count: u64) -> Report {
@@ -19,6 +22,11 @@ fn every_seed(graph: Graph, count: u64) -> Report {
     let (report, failures) = run_seeds(graph, first..first + count, 2, false);
     let seconds = began.elapsed().as_secs_f64();
     println!("{graph:?}: {count} runs in {seconds:.1} s, {:.1} a second: {report:#?}", count as f64 / seconds);
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    assert!(
+        open < OPEN_FILES_MAX,
+        "{open} files are open after {count} runs: a job of a run that is over is still there"
+    );
     let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
     assert!(told.is_empty(), "{} of {count} seeds failed\n{}", told.len(), told.join("\n"));
     report
@@ -127,6 +135,8 @@ fn the_lake_met_what_it_is_about(report: &Report) {
         ("commits of unknown outcome that were made", report.table_applied_unseen),
         ("commits that came late and were made", report.table_late_applied),
         ("commits that came late and were refused", report.table_late_refused),
+        ("commits of somebody else", report.table_foreign),
+        ("lives that ended by a commit of somebody else", report.ended_by_others),
         ("writes that found the warehouse's disk full", report.lake_disk_full),
         ("starts that ended by an outage", report.ended_by_outage),
         ("days that closed", report.days_closed),

@@ -7,9 +7,7 @@ use crate::deletes::Deletes;
 use crate::epochs::{EpochSnapshots, EpochsTable};
 use crate::expiry::Keep;
 use crate::intent::{Intent, Outcome, Purpose};
-use dataflow_core::{
-    Epoch, Error, Marker, Micros, OnForeignCommit, Restorable, Result, TableCommit, TableCommitter, TableState,
-};
+use dataflow_core::{Epoch, Error, Marker, Micros, Restorable, Result, TableCommit, TableCommitter, TableState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,11 +41,6 @@ impl Commits {
     pub(super) fn new(handle: Handle) -> Commits {
         let (snapshots, before, tidied) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Commits { handle, snapshots, before, epochs: None, tidied }
-    }
-
-    /// Whether a table that others have changed is made what its view is.
-    fn is_rebuilt(&self) -> bool {
-        self.handle.shared.settings.on_foreign_commit == OnForeignCommit::Rebuild
     }
 
     fn settings(&self) -> &MaintenanceSettings {
@@ -114,15 +107,7 @@ impl Commits {
                 // One that was found may have others of ours above it, a fence; and below the newest it may expire.
                 Ok(if done.is_new { done.snapshot } else { opened.snapshot_of(marker.epoch)?.or(done.snapshot) })
             }
-            Outcome::Foreign(foreign) => {
-                let error = opened.foreign(foreign.current);
-                // A start reads the rows anew; one without an index needs no more than that nobody follows a rewrite of theirs.
-                Err(if self.is_rebuilt() || !has_index {
-                    error.restart()
-                } else {
-                    error.hint("roll the table back to this job's snapshot, or let the job make it what its view is: on_foreign_commit = \"rebuild\"")
-                })
-            }
+            Outcome::Foreign(foreign) => Err(self.handle.foreign(opened, foreign.current, *has_index)),
         }
     }
 

@@ -69,7 +69,8 @@ impl Rewrites {
     fn rewrite_table(&self, table: &str, opened: &Table) -> Result<Option<TableRewrite>> {
         let Some(Rewritten { data, deletes, removed, moved }) = opened.rewrite(&self.how)? else { return Ok(None) };
         let written = data.len() + deletes.files.len() + deletes.vectors.len();
-        tracing::info!(table, from = removed.len(), to = written, "small files are written anew");
+        let from = removed.len() + deletes.merged.len();
+        tracing::info!(table, from, to = written, "small files are written anew");
         let rewrite = Some(opened.session().number());
         let files = WorkerFiles { table: opened.uuid(), data, deletes, removed, rewrite };
         let intent = serde_json::to_vec(&files)

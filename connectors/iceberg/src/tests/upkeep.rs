@@ -338,6 +338,27 @@ fn rows_of_others_are_noticed_by_a_commit_that_only_adds() {
 }
 
 #[test]
+fn a_writer_meets_a_file_that_others_have_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = life(folder.path(), 1);
+    let files = first.write(&[user(1, "a"), user(2, "b")], &[]);
+    first.commit(1, 0, &[&files], &[]);
+    let gone = TableChanges { deleted: vec![files.added[0].clone()], added: vec![] };
+    let table = warehouse(folder.path(), 2).table(&users()).unwrap();
+    let (theirs, _) = written(&table, &[user(1, "z"), user(2, "b")]);
+    foreign(&table, Operation::Overwrite, &theirs, &[&files.added[0].file]);
+    let mut later = life(folder.path(), 3);
+    let error = later.writer.write(&[(TABLE, &gone)]).unwrap_err().to_string();
+    assert!(error.contains("somebody else's snapshot") && error.contains("on_foreign_commit"), "{error}");
+    // What no commit of theirs explains is told as it is.
+    rolled_back(&table, table.snapshot_of(1).unwrap().unwrap());
+    let nowhere = RowLocation { file: "nowhere.parquet".into(), position: 0 };
+    let gone = TableChanges { deleted: vec![nowhere], added: vec![] };
+    let error = life(folder.path(), 4).writer.write(&[(TABLE, &gone)]).unwrap_err().to_string();
+    assert!(error.contains("does not hold it"), "{error}");
+}
+
+#[test]
 fn deletes_of_others_go_with_the_file_that_they_speak_of() {
     let folder = tempfile::tempdir().unwrap();
     let spec = TableSpec { schema: TableSchema { key: vec![], ..users().schema }, ..users() };

@@ -144,6 +144,34 @@ fn a_table_is_upgraded() {
     assert_eq!(rows(&again), [user(3, "c"), user(5, "e"), user(6, "f")]);
 }
 
+/// Delete files are merged by a rewrite, in which format; before it is committed others of their data file are put into its vector.
+fn check_merge_over_an_upgrade(planned: &TableSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let old = opened(folder.path(), 1, &users());
+    let (data, places) = written(&old, &[user(1, "a"), user(2, "b"), user(3, "c"), user(4, "d")]);
+    commit(&old, &intent(&old, 1, data, vec![]));
+    kill(&old, 2, [&places[0]]);
+    kill(&old, 3, [&places[1]]);
+    let planner = opened(folder.path(), 2, planned);
+    let rewritten = planner.rewrite(&CompactionSettings { small_files: 2, dead_percent: 100 }).unwrap().unwrap();
+    assert_eq!((rewritten.deletes.merged.len(), rewritten.removed.len()), (2, 0));
+    let table = opened(folder.path(), 3, &users_of_format_3());
+    let file = places[0].file.to_string();
+    assert_eq!(deletes(&table), [(file.clone(), 1, false), (file.clone(), 1, false)]);
+    kill(&table, 4, [&places[2]]);
+    assert_eq!(deletes(&table), [(file.clone(), 3, true)]);
+    let purpose = Purpose::Compaction { id: 7 };
+    commit(&table, &Intent { purpose, ..intent(&table, 4, rewritten.data, rewritten.deletes) });
+    assert_eq!(deletes(&table), [(file, 3, true)]);
+    assert_eq!(rows(&table), [user(4, "d")]);
+}
+
+#[test]
+fn deletes_are_merged_over_an_upgrade() {
+    check_merge_over_an_upgrade(&users());
+    check_merge_over_an_upgrade(&users_of_format_3());
+}
+
 #[test]
 fn vectors_go_with_their_data_file() {
     let folder = tempfile::tempdir().unwrap();

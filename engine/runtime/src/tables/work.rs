@@ -103,6 +103,8 @@ struct LookingUp {
     net: Peekable<btree_map::IntoIter<NetKey, isize>>,
     /// What is found, by rank of the table.
     changed: Vec<(u16, Changed)>,
+    /// Tables that are mended by this.
+    mended: Vec<(u16, Mending)>,
     cut: Option<Epoch>,
 }
 
@@ -309,20 +311,21 @@ impl Work {
         }
         let mut net = std::mem::take(&mut self.net);
         self.net_bytes = 0;
-        if self.mending.values().any(|mending| !mending.is_due(due)) {
-            let waits = |table: &u16| self.mending.get(table).is_some_and(|mending| !mending.is_due(due));
-            (self.net, net) = net.into_iter().partition(|((table, _, _), _)| waits(table));
+        // From here on a change of theirs is netted, and counted, as any other.
+        let mended = self.mending.extract_if(.., |_, mending| mending.is_due(due)).collect();
+        if !self.mending.is_empty() {
+            (self.net, net) = net.into_iter().partition(|((table, _, _), _)| self.mending.contains_key(table));
         }
         let net = net.into_iter().peekable();
-        self.under_way = Some(UnderWay::LookingUp(LookingUp { net, changed: Vec::new(), cut: due }));
+        self.under_way = Some(UnderWay::LookingUp(LookingUp { net, changed: Vec::new(), mended, cut: due }));
         true
     }
 
     /// Looks some of the net changes up. Files are written when none is left.
     fn look_up(&mut self, mut looking_up: LookingUp) -> Result<Step> {
         let Some((table, changes, into)) = looking_up.next(self.step_rows) else {
-            let LookingUp { mut changed, cut, .. } = looking_up;
-            self.end_mending(cut, &mut changed);
+            let LookingUp { mut changed, mended, cut, .. } = looking_up;
+            self.end_mending(mended, &mut changed);
             self.ask(UnderWay::Rows(cut), Request::Write(changed));
             return Ok(Step::Idle);
         };
@@ -336,8 +339,8 @@ impl Work {
     }
 
     /// Has the rows deleted that stand beside another one of their key, in tables that are mended by what is written now.
-    fn end_mending(&mut self, due: Option<Epoch>, changed: &mut Vec<(u16, Changed)>) {
-        for (table, mending) in self.mending.extract_if(.., |_, mending| mending.is_due(due)) {
+    fn end_mending(&self, mended: Vec<(u16, Mending)>, changed: &mut Vec<(u16, Changed)>) {
+        for (table, mending) in mended {
             self.connection.end_mending();
             if mending.surplus.is_empty() {
                 continue;

@@ -6,15 +6,17 @@
 //!  load, create ─► answered | answer lost
 //! ```
 //!
-//! It outlives the job's lives, keeps every snapshot that there ever was, and is away for a while.
+//! It outlives the job's lives, keeps every snapshot that there ever was, and is away for a while. Somebody else writes to its tables too
+//! ([`super::meddler`]).
 
 use super::disk::FOLDER;
+use super::meddler::Meddler;
 use super::outage::{Outages, away};
 use crate::dice::Dice;
 use crate::life::{Blow, Life, Passage, gone};
 use crate::scheduler::Service;
 use crate::trace::Trace;
-use dataflow_core::{Epoch, Error, Result};
+use dataflow_core::{Epoch, Error, Result, stable_hash};
 use dataflow_iceberg::{Catalog, CommitError, Loaded, TableName};
 use iceberg::spec::TableMetadataBuilder;
 use iceberg::{TableCreation, TableRequirement, TableUpdate};
@@ -40,6 +42,8 @@ pub(crate) struct CatalogCounters {
     pub(crate) late_refused: u64,
     /// Commits that arrived late and were made.
     pub(crate) late_applied: u64,
+    /// Commits of somebody else.
+    pub(crate) foreign: u64,
 }
 
 /// The server.
@@ -56,6 +60,7 @@ struct State {
     tables: BTreeMap<TableName, Loaded>,
     in_flight: Vec<Request>,
     versions: u64,
+    meddler: Meddler,
     is_calm: bool,
     counters: CatalogCounters,
 }
@@ -79,9 +84,15 @@ enum Fate {
 
 impl CatalogServer {
     /// An empty one.
-    pub(crate) fn new(dice: Dice, trace: Arc<Trace>, outages: Outages, fault_percent: u64) -> Arc<CatalogServer> {
+    pub(crate) fn new(
+        dice: Dice,
+        meddler: Meddler,
+        trace: Arc<Trace>,
+        outages: Outages,
+        fault_percent: u64,
+    ) -> Arc<CatalogServer> {
         let (tables, in_flight, versions, is_calm, counters) = Default::default();
-        let state = Mutex::new(State { dice, tables, in_flight, versions, is_calm, counters });
+        let state = Mutex::new(State { dice, tables, in_flight, versions, meddler, is_calm, counters });
         Arc::new(CatalogServer { trace, outages, fault_percent, state })
     }
 
@@ -95,6 +106,11 @@ impl CatalogServer {
         self.state().tables.clone()
     }
 
+    /// Nobody else writes to its tables from now on.
+    pub(crate) fn leave_alone(&self) {
+        self.state().meddler.times = 0;
+    }
+
     /// Nothing happens to its callers from now on.
     pub(crate) fn calm(&self) {
         self.state().is_calm = true;
@@ -106,6 +122,19 @@ impl CatalogServer {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state when a call comes in; somebody else may have been faster.
+    fn called(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let State { meddler, tables, .. } = &mut *state;
+        if let Some((table, updates)) = meddler.commits(tables) {
+            self.trace.note("meddle", PATH, stable_hash(table.name.as_bytes()));
+            let made = state.apply(Request { table, requirements: Vec::new(), updates });
+            made.expect("a snapshot on top of the newest is no conflict");
+            state.counters.foreign += 1;
+        }
+        state
     }
 
     /// Whether the answer to a call that may be repeated is lost.
@@ -203,7 +232,7 @@ impl LifeCatalog {
                 return Err(gone(what, PATH));
             }
         }
-        let mut state = self.server.state();
+        let mut state = self.server.called();
         if self.server.is_away(&state) {
             state.counters.away += 1;
             return failed("the catalog is away");
@@ -238,7 +267,7 @@ impl Catalog for LifeCatalog {
         let request = Request { table: table.clone(), requirements: requirements.to_vec(), updates };
         let unknown = |why: &str| Err(CommitError::Unknown(away(why)));
         let passage = self.life.network_call("commit", PATH, 0);
-        let mut state = self.server.state();
+        let mut state = self.server.called();
         match passage {
             Passage::Open => {}
             Passage::Gone => return unknown("the process is gone"),

@@ -36,6 +36,15 @@ use timely::dataflow::operators::vec::Map;
 pub(crate) const SOURCES: [&str; 3] = ["items", "sales", "views"];
 /// The sink.
 pub(crate) const SINK: &str = "lake";
+/// The tables that are their view's rows, whatever others do to them.
+pub(crate) const VIEWS: [&str; 5] = ["lake.items", "lake.pageviews", "lake.sales", "lake.totals", "lake.best"];
+/// By what some tables are divided, in some runs.
+pub(crate) const PARTITIONS: [(&str, &str); 4] = [
+    ("lake.sales", "bucket(2, item)"),
+    ("lake.totals", "item"),
+    ("lake.pageviews", "channel"),
+    ("lake.days", "month(date)"),
+];
 /// Rows of `lake.best`.
 pub(crate) const BEST: usize = 3;
 

@@ -12,6 +12,7 @@ mod catalog;
 mod check;
 mod disk;
 mod graph;
+mod meddler;
 mod oracle;
 mod outage;
 mod scenario;
@@ -25,7 +26,7 @@ use crate::scenario::LifePlan;
 use crate::scheduler::{Ending, Service};
 use crate::source::OutsideLog;
 use catalog::{CatalogServer, LifeCatalog};
-use dataflow_core::{Environment, Epoch, Error, Source, Storage};
+use dataflow_core::{Environment, Epoch, Error, OnForeignCommit, Source, Storage};
 use dataflow_iceberg::{FileSettings, Ground, IcebergSink, SinkSettings, TableFormat, TableLayout, Warehouse};
 use dataflow_runtime::plan::{BINDINGS, CHECKPOINTS};
 use dataflow_runtime::{Plan, RuntimeSettings};
@@ -33,6 +34,7 @@ use dataflow_state::storage::MemoryStorage;
 use dataflow_state::table::TableSettings;
 use disk::{LakeDisk, LifeDisk};
 use graph::{SINK, SOURCES};
+use meddler::Meddler;
 use outage::Outages;
 use scenario::LakeScenario;
 use std::collections::BTreeMap;
@@ -55,7 +57,12 @@ pub(crate) fn run(seed: u64) -> Result<Report, String> {
     let shared = lives::shared(seed, scenario.turn_us, |trace, time| {
         let outages = Outages { time: time.clone(), spans: scenario.outages[1].clone() };
         let dice = Dice::new(seed, Purpose::Catalog);
-        let made = CatalogServer::new(dice, trace.clone(), outages, scenario.catalog_fault_percent);
+        let meddler = Meddler {
+            dice: Dice::new(seed, Purpose::Meddler),
+            tables: graph::VIEWS.map(check::name_of).into(),
+            times: scenario.meddling,
+        };
+        let made = CatalogServer::new(dice, meddler, trace.clone(), outages, scenario.catalog_fault_percent);
         server = Some(made.clone());
         vec![made as Arc<dyn Service>]
     });
@@ -77,7 +84,7 @@ pub(crate) fn run(seed: u64) -> Result<Report, String> {
         wired: AtomicU64::new(0),
     };
     let mut world = World::new(seed, shared, lake);
-    world.run(&scenario.lives, &scenario.last, scenario.once_more)?;
+    world.run(&scenario.lives, &scenario.last, scenario.once_more || scenario.meddling > 0)?;
     let World { subject: lake, shared, disk, graveyard, mut report, .. } = world;
     lake.server.calm();
     let life = Life::new(shared.trace.clone(), None, None);
@@ -88,6 +95,7 @@ pub(crate) fn run(seed: u64) -> Result<Report, String> {
         graveyard: &graveyard,
         tables: &lake.server.tables(),
         warehouse: &warehouse,
+        layouts: &lake.layouts(TableFormat::V2),
         restored: &lake.restored,
         dice: (!seed.is_multiple_of(THOROUGH)).then(|| Dice::new(seed, Purpose::Check)),
     };
@@ -117,6 +125,17 @@ impl Lake {
         open(&self.server, &self.disk, life, environment)
     }
 
+    /// How the tables are laid out, some of them in parts if the scenario says so.
+    fn layouts(&self, format: TableFormat) -> BTreeMap<String, TableLayout> {
+        let layout = |table: &'static str| {
+            let partition = graph::PARTITIONS.iter().filter(|(of, _)| self.scenario.has_partitions && *of == table);
+            let partition = partition.map(|(_, by)| by.parse().expect("it is written so")).collect();
+            let files = FileSettings { format, ..FileSettings::default() };
+            (table.to_owned(), TableLayout { partition, files, ..TableLayout::default() })
+        };
+        graph::tables().into_keys().map(layout).collect()
+    }
+
     fn count(&self, report: &mut Report) {
         report.add(&self.met);
         report.torn_sectors += self.torn_sectors;
@@ -130,6 +149,7 @@ impl Lake {
         report.table_applied_unseen += catalog.applied_unseen;
         report.table_late_applied += catalog.late_applied;
         report.table_late_refused += catalog.late_refused;
+        report.table_foreign += catalog.foreign;
         report.lake_disk_full += self.disk.full.load(SeqCst);
     }
 }
@@ -141,7 +161,8 @@ pub(crate) fn simulated(
     shared: &Arc<crate::scheduler::Shared>,
 ) -> impl Fn(&Arc<Life>) -> dataflow_core::Result<Warehouse> + use<> {
     let outages = || Outages { time: shared.time.clone(), spans: Vec::new() };
-    let server = CatalogServer::new(Dice::new(seed, Purpose::Catalog), shared.trace.clone(), outages(), 0);
+    let meddler = Meddler { dice: Dice::new(seed, Purpose::Meddler), tables: Default::default(), times: 0 };
+    let server = CatalogServer::new(Dice::new(seed, Purpose::Catalog), meddler, shared.trace.clone(), outages(), 0);
     let disk = Arc::new(LakeDisk { memory: MemoryStorage::new(), outages: outages(), full: Default::default() });
     let environment = lives::calm(shared);
     move |life| open(&server, &disk, life, &environment)
@@ -172,13 +193,18 @@ impl Subject for Lake {
         let (server, disk, of_life) = (self.server.clone(), self.disk.clone(), life.clone());
         let environment = environment.clone();
         let tables = graph::tables().into_keys().map(str::to_owned).collect();
-        let is_of_format_3 = self.wired.fetch_add(1, SeqCst) >= self.scenario.format_3_from;
-        let format = if is_of_format_3 { TableFormat::V3 } else { TableFormat::V2 };
-        let layout =
-            TableLayout { files: FileSettings { format, ..FileSettings::default() }, ..TableLayout::default() };
+        let number = self.wired.fetch_add(1, SeqCst);
+        let format = if number >= self.scenario.format_3_from { TableFormat::V3 } else { TableFormat::V2 };
+        let mut maintenance = self.scenario.maintenance.clone();
+        maintenance.compaction = maintenance.compaction.filter(|_| number >= self.scenario.compacts_from);
         let settings = SinkSettings {
-            maintenance: self.scenario.maintenance.clone(),
-            layouts: graph::tables().into_keys().map(|table| (table.to_owned(), layout.clone())).collect(),
+            maintenance,
+            layouts: self.layouts(format),
+            on_foreign_commit: if self.scenario.meddling > 0 {
+                OnForeignCommit::Rebuild
+            } else {
+                OnForeignCommit::Stop
+            },
             ..SinkSettings::default()
         };
         let sink = IcebergSink::over(SINK, tables, settings, move || open(&server, &disk, &of_life, &environment));
@@ -206,8 +232,14 @@ impl Subject for Lake {
 
     fn explains(&mut self, error: &Error) -> bool {
         let is_outage = outage::explains(error);
+        let is_foreign = self.server.counters().foreign > 0 && error.to_string().contains("somebody else's snapshot");
         self.met.ended_by_outage += u64::from(is_outage);
-        is_outage
+        self.met.ended_by_others += u64::from(is_foreign);
+        is_outage || is_foreign
+    }
+
+    fn is_over(&mut self) {
+        self.server.leave_alone();
     }
 
     fn before_end(&mut self, _: &MemoryStorage, _: &LifePlan, _: &Life, _: bool) -> Result<(), String> {

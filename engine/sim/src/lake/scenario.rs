@@ -31,8 +31,14 @@ pub(crate) struct LakeScenario {
     pub(crate) outages: [Vec<(u64, u64)>; 3],
     pub(crate) once_more: bool,
     pub(crate) maintenance: MaintenanceSettings,
+    /// The life from which on files are rewritten, if they are.
+    pub(crate) compacts_from: u64,
     /// The life from which on tables are of format 3.
     pub(crate) format_3_from: u64,
+    /// So many commits of somebody else; the job makes the tables what their views are.
+    pub(crate) meddling: u64,
+    /// Whether some tables are divided into partitions.
+    pub(crate) has_partitions: bool,
 }
 
 impl LakeScenario {
@@ -81,6 +87,9 @@ impl LakeScenario {
             once_more: dice.percent(20),
             maintenance: maintenance(trouble),
             format_3_from: *trouble.pick(&[0, 0, 1, 2, u64::MAX, u64::MAX]),
+            compacts_from: *trouble.pick(&[0, 0, 1, 2]),
+            meddling: *trouble.pick(&[0, 0, 0, 1, 2, 5]),
+            has_partitions: trouble.percent(50),
         };
         scenario.settings.table_step_rows = *trouble.pick(&[1, 3, 128]);
         scenario
