@@ -33,7 +33,7 @@ pub struct Intent {
     /// Which rows die.
     #[serde(flatten)]
     pub deletes: Deletes,
-    /// Paths of files that go.
+    /// Paths of data files that go; `deletes` says which delete files do.
     pub removed: Vec<String>,
 }
 

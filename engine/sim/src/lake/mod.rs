@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The sink is the Iceberg sink as shipped: its files, manifests, snapshots and the search of a table's history. Simulated are the catalog
-//! ([`catalog`], as a REST server answers), the disk below its folder ([`disk`]) and its pauses.
+//! ([`catalog`], as a REST server answers), somebody else who commits to it ([`meddler`]), the disk below its folder ([`disk`]) and its pauses.
 
 mod catalog;
 mod check;
