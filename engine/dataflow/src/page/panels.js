@@ -7,7 +7,8 @@ import { busy, graph, isControl, naming, taken } from "./graph.js";
 import * as alerts from "./alerts.js";
 
 const lag = s => sum(s.partitions.map(p => p.lag ?? 0));
-const behind = s => s.watermark == null ? null : Math.max(0, millis(s.now) - millis(s.watermark)) * 1000;
+/** Before the first event the watermark is where time begins. */
+const behind = s => s.watermark == null || millis(s.watermark) <= 0 ? null : Math.max(0, millis(s.now) - millis(s.watermark)) * 1000;
 const stateBytes = s => sum(s.state_of.map(o => o.live_bytes + o.dirty_bytes));
 const sinks = s => Object.entries(s.epochs.stages.sinks);
 /** The slowest sink's histogram is what a consumer of all topics waits for. */
@@ -24,17 +25,17 @@ function tile(name) {
 }
 
 /** What a start has rebuilt, while it does: totals are estimates. */
-function restored({ collections, views, rows_per_second, remaining_seconds }, bar, said) {
+function restored({ collections, views, rows_per_second, remaining_seconds }, bar, words) {
   const of = p => p.rows < p.rows_total ? `${count(p.rows)} of about ${count(p.rows_total)}` : count(p.rows);
   set(bar, "max", Math.max(1, collections.rows_total + views.rows_total)); set(bar, "value", collections.rows + views.rows);
-  say(said, `Restoring: ${of(collections)} rows of collections, ${of(views)} of views, ${rate(rows_per_second)}/s${remaining_seconds == null ? "" : `, about ${duration(remaining_seconds * 1e6)} left`}`);
+  say(words, `Restoring: ${of(collections)} rows of collections, ${of(views)} of views, ${rate(rows_per_second)}/s${remaining_seconds == null ? "" : `, about ${duration(remaining_seconds * 1e6)} left`}`);
 }
 
 export function overview({ openOperator, openAlert, chosen }) {
   const names = ["Records read", "Latency to commit", "Behind the source", "Watermark", "Held back", "State", "Memory", "Findings", "Refused"];
   const tiles = Object.fromEntries(names.map(n => [n, tile(n)]));
   const flow = graph(openOperator), line = alerts.timeline(openAlert), newest = alerts.list("Newest findings", openAlert, chosen);
-  const bar = h("progress", { "aria-label": "Restored" }), said = h("span", { role: "status" }), restoring = h("p", { class: "restore", hidden: true }, bar, said);
+  const bar = h("progress", { "aria-label": "Restored" }), words = h("span", { role: "status" }), restoring = h("p", { class: "restore", hidden: true }, bar, words);
   const element = h("section", { class: "view" }, restoring,
     h("div", { class: "tiles" }, ...names.map(n => tiles[n].element)),
     card("Flow", "Records a second on the lines; the bars are the share of time each worker spends in the operator. Dashed: control, no records.", flow.element),
@@ -47,14 +48,14 @@ export function overview({ openOperator, openAlert, chosen }) {
     tiles["Latency to commit"].show(duration(quantile(last, bounds, 0.5)), `p99 ${duration(quantile(last, bounds, 0.99))}, last minute`,
       history.list.map((_, at, list) => at === 0 ? 0 : quantile(committed(list[at])?.counts.map((n, b) => n - (committed(list[at - 1])?.counts[b] ?? 0)), bounds, 0.5) ?? 0));
     tiles["Behind the source"].show(s.partitions.some(p => p.lag != null) ? count(lag(s)) : none, "records not read yet", history.list.map(lag));
-    tiles["Watermark"].show(behind(s) == null ? none : `−${duration(behind(s))}`, s.watermark ? `at ${time(s.watermark)} UTC` : "no event yet", history.list.map(s => behind(s) ?? 0));
+    tiles["Watermark"].show(behind(s) == null ? none : `−${duration(behind(s))}`, behind(s) == null ? "no event yet" : `at ${time(s.watermark)} UTC`, history.list.map(s => behind(s) ?? 0));
     const held = heldBack(history);
     tiles["Held back"].show(percent(held), "of the time, last 10 s", history.rates(s => s.status.backpressure_us), held > 0.5 ? "warn" : "");
     tiles["State"].show(bytes(stateBytes(s)), `checkpoint ${s.checkpoints.length ? bytes(s.checkpoints.at(-1).bytes) : "not yet"}`, history.list.map(stateBytes));
     const { bytes: used, limit_bytes: limit } = s.memory;
     tiles["Memory"].show(bytes(used), limit ? `of ${bytes(limit)}` : "no limit is known", history.list.map(s => s.memory.bytes), limit && used > 0.9 * limit ? "warn" : "");
     restoring.hidden = !s.restore || s.restore.is_over;
-    if (!restoring.hidden) restored(s.restore, bar, said);
+    if (!restoring.hidden) restored(s.restore, bar, words);
     tiles["Findings"].show(count(s.status.raised), `${count(s.status.withdrawn)} withdrawn`, history.rates(said));
     tiles["Refused"].show(count(refused(s)), `${count(s.status.late)} late, ${count(s.status.dead_letters)} dead`, history.rates(refused));
     flow.show(history, openedOperator);
