@@ -22,13 +22,13 @@ fn every_seed(graph: Graph, count: u64) -> Report {
     let (report, failures) = run_seeds(graph, first..first + count, 2, false);
     let seconds = began.elapsed().as_secs_f64();
     println!("{graph:?}: {count} runs in {seconds:.1} s, {:.1} a second: {report:#?}", count as f64 / seconds);
+    let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    assert!(told.is_empty(), "{} of {count} seeds failed\n{}", told.len(), told.join("\n"));
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     assert!(
         open < OPEN_FILES_MAX,
         "{open} files are open after {count} runs: a job of a run that is over is still there"
     );
-    let told: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    assert!(told.is_empty(), "{} of {count} seeds failed\n{}", told.len(), told.join("\n"));
     report
 }
 

@@ -7,7 +7,7 @@ import { busy, graph, isControl, naming, taken } from "./graph.js";
 import * as alerts from "./alerts.js";
 
 const lag = s => sum(s.partitions.map(p => p.lag ?? 0));
-/** Before the first event the watermark is where time begins. */
+/** Lines of files have no event time: their watermark is where time begins. */
 const behind = s => s.watermark == null || millis(s.watermark) <= 0 ? null : Math.max(0, millis(s.now) - millis(s.watermark)) * 1000;
 const stateBytes = s => sum(s.state_of.map(o => o.live_bytes + o.dirty_bytes));
 const sinks = s => Object.entries(s.epochs.stages.sinks);
@@ -48,7 +48,8 @@ export function overview({ openOperator, openAlert, chosen }) {
     tiles["Latency to commit"].show(duration(quantile(last, bounds, 0.5)), `p99 ${duration(quantile(last, bounds, 0.99))}, last minute`,
       history.list.map((_, at, list) => at === 0 ? 0 : quantile(committed(list[at])?.counts.map((n, b) => n - (committed(list[at - 1])?.counts[b] ?? 0)), bounds, 0.5) ?? 0));
     tiles["Behind the source"].show(s.partitions.some(p => p.lag != null) ? count(lag(s)) : none, "records not read yet", history.list.map(lag));
-    tiles["Watermark"].show(behind(s) == null ? none : `−${duration(behind(s))}`, behind(s) == null ? "no event yet" : `at ${time(s.watermark)} UTC`, history.list.map(s => behind(s) ?? 0));
+    const late = behind(s);
+    tiles["Watermark"].show(late == null ? none : `−${duration(late)}`, late == null ? "no event time yet" : `at ${time(s.watermark)} UTC`, history.list.map(s => behind(s) ?? 0));
     const held = heldBack(history);
     tiles["Held back"].show(percent(held), "of the time, last 10 s", history.rates(s => s.status.backpressure_us), held > 0.5 ? "warn" : "");
     tiles["State"].show(bytes(stateBytes(s)), `checkpoint ${s.checkpoints.length ? bytes(s.checkpoints.at(-1).bytes) : "not yet"}`, history.list.map(stateBytes));
