@@ -15,7 +15,7 @@ use shop::pageview::{Line, dead_pageviews, parse};
 
 static JOB: JobFile = JobFile { name: "lakehouse", source: include_str!("lakehouse.rs"), build };
 
-fn main() -> ExitCode {
+fn main() {
     dataflow::main(&JOB)
 }
 

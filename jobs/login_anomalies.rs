@@ -17,7 +17,7 @@ const SOURCE: &str = "login-events";
 
 static JOB: JobFile = JobFile { name: "login_anomalies", source: include_str!("login_anomalies.rs"), build };
 
-fn main() -> ExitCode {
+fn main() {
     dataflow::main(&JOB)
 }
 

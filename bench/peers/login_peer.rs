@@ -12,7 +12,7 @@ use dataflow::prelude::*;
 
 static JOB: JobFile = JobFile { name: "login_peer", source: include_str!("login_peer.rs"), build };
 
-fn main() -> ExitCode {
+fn main() {
     dataflow::main(&JOB)
 }
 

@@ -2,9 +2,8 @@
 
 use clap::Parser;
 use dataflow::command::Cli;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+fn main() {
     let cli = Cli::parse();
     let launched = dataflow::launch::exec(&cli.verb.job().job, std::env::args_os().skip(1));
     dataflow::report(launched, cli.output)

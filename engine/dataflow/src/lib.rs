@@ -30,7 +30,8 @@ pub use job::{Job, JobFile};
 
 use clap::Parser;
 use command::Cli;
-use std::process::ExitCode;
+use dataflow_runtime::threads::end_process;
+use std::io::Write as _;
 
 /// What a job file begins with.
 pub mod prelude {
@@ -45,7 +46,6 @@ pub mod prelude {
     pub use dataflow_operators::transactions::{OnLarge, TransactionSettings};
     pub use dataflow_operators::view::{TableRow, View, shop};
     pub use dataflow_operators::window::keyed_history::{Emit, keyed_findings, keyed_history};
-    pub use std::process::ExitCode;
 }
 
 /// Records are made on one thread and dropped on another, which glibc's allocator pays for with locks: a fifth of the CPU.
@@ -53,18 +53,18 @@ pub mod prelude {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The program of a job file: reads the command line and does what it says. Exit codes are those of [`dataflow_core::Fault`].
-pub fn main(job: &'static JobFile) -> ExitCode {
+pub fn main(job: &'static JobFile) -> ! {
     let cli = Cli::parse();
     logs::start(cli.log_format);
     report(verbs::dispatch(job, &cli), cli.output)
 }
 
-/// Prints an error as the command line asked for it, and turns it into an exit code.
-pub fn report(result: dataflow_core::Result<()>, output: command::Output) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(say(&error, output)),
-    }
+/// Prints an error as the command line asked for it, and ends the process with its exit code.
+pub fn report(result: dataflow_core::Result<()>, output: command::Output) -> ! {
+    let exit_code = result.err().map_or(0, |error| say(&error, output));
+    // A reader that has gone away wants nothing more.
+    let _ = std::io::stdout().flush();
+    end_process(exit_code)
 }
 
 /// Prints an error as the command line asked for it; its exit code.

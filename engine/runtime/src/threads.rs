@@ -1,7 +1,8 @@
 //! The production environment: real clocks, operating system randomness, a thread a task, and timely's worker threads.
 //!
 //! This is the one place where threads start and clocks are read; everything else is handed an [`Environment`]. A worker
-//! that panics would leave its siblings hanging for ever, so the process ends at once instead (TIMELY.md section 1).
+//! that panics would leave its siblings hanging for ever, so the process ends at once instead (TIMELY.md section 1). Tasks are not
+//! waited for when a job ends, so a program that ran one is ended by [`end_process`].
 #![allow(clippy::disallowed_methods, reason = "this file is what the bans point to")]
 
 use crate::job::JobScope;
@@ -79,9 +80,18 @@ fn exit_on_panic() {
         default(info);
         let name = std::thread::current().name().unwrap_or("").to_owned();
         if name.starts_with("timely") || name.starts_with("task") {
-            std::process::exit(i32::from(dataflow_core::Fault::Us.exit_code()));
+            end_process(dataflow_core::Fault::Us.exit_code());
         }
     }));
+}
+
+/// Ends the process with other threads as they stand, which is as safe as a power loss.
+///
+/// `exit` runs the destructors of RocksDB's, OpenSSL's and librdkafka's static variables; a task that is in a call of theirs then ends the
+/// process with a signal ("pthread lock: Invalid argument") instead of `exit_code`. Materialize leaves by `_exit` too
+/// (`mz_ore::process::exit_thread_safe`).
+pub fn end_process(exit_code: u8) -> ! {
+    signal_hook::low_level::exit(exit_code.into())
 }
 
 struct MachineClock {
@@ -162,28 +172,45 @@ fn thread(name: &str, mut task: Box<dyn Task>, first: fn()) -> Waker {
 mod tests {
     use super::*;
 
-    /// Set in the child process of the test below: whether its panic is caught.
-    const CHILD: &str = "DATAFLOW_TEST_PANIC_IS_CAUGHT";
+    /// Set in the child process of the test below: how it ends.
+    const CHILD: &str = "DATAFLOW_TEST_ENDS_BY";
+    /// What the child ends with where destructors of C++ would run, which are hooks of `atexit`.
+    const HOOK_HAS_RUN: u8 = 99;
+
+    unsafe extern "C" {
+        safe fn atexit(hook: extern "C" fn()) -> std::ffi::c_int;
+    }
+
+    extern "C" fn hook() {
+        end_process(HOOK_HAS_RUN);
+    }
 
     #[test]
-    fn a_panic_ends_the_process_unless_it_is_caught() {
-        if let Ok(is_caught) = std::env::var(CHILD) {
+    fn the_process_ends_without_destructors_and_by_a_panic_unless_it_is_caught() {
+        if let Ok(ends_by) = std::env::var(CHILD) {
             exit_on_panic();
-            let panics = move || {
-                let panic = || -> Option<()> { panic!("on purpose") };
-                let done = if is_caught == "true" { dataflow_core::caught(panic).flatten() } else { panic() };
-                assert!(done.is_none());
+            assert_eq!(atexit(hook), 0);
+            let ends = move || match &*ends_by {
+                "itself" => (),
+                "end_process" => end_process(3),
+                "panic" => panic!("on purpose"),
+                "caught panic" => assert_eq!(dataflow_core::caught(|| -> () { panic!("on purpose") }), None),
+                other => unreachable!("{other}"),
             };
-            std::thread::Builder::new().name("timely:work-0".into()).spawn(panics).unwrap().join().unwrap();
+            std::thread::Builder::new().name("timely:work-0".into()).spawn(ends).unwrap().join().unwrap();
             return;
         }
-        for (is_caught, expected) in [("true", 0), ("false", 70)] {
+        let after_hook = i32::from(HOOK_HAS_RUN);
+        for (ends_by, expected) in
+            [("itself", after_hook), ("end_process", 3), ("panic", 70), ("caught panic", after_hook)]
+        {
+            let this = "threads::tests::the_process_ends_without_destructors_and_by_a_panic_unless_it_is_caught";
             let child = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "threads::tests::a_panic_ends_the_process_unless_it_is_caught", "--nocapture"])
-                .env(CHILD, is_caught)
+                .args(["--exact", this, "--nocapture"])
+                .env(CHILD, ends_by)
                 .output()
                 .unwrap();
-            assert_eq!(child.status.code(), Some(expected), "{}", String::from_utf8_lossy(&child.stderr));
+            assert_eq!(child.status.code(), Some(expected), "{ends_by}: {}", String::from_utf8_lossy(&child.stderr));
         }
     }
 }

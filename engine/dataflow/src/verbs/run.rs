@@ -204,7 +204,7 @@ impl Watch {
     fn end_at_once(&self) {
         self.status.update();
         let control = &self.plan.control;
-        control.failure::<()>(|error| signal_hook::low_level::exit(i32::from(crate::say(error, self.output))));
+        control.failure::<()>(|error| threads::end_process(crate::say(error, self.output)));
     }
 }
 
