@@ -156,7 +156,7 @@ impl Sink {
                 dead.entry(old.file).or_default().push(old.position);
             }
         }
-        let intent = Intent { data: writer.finish()?, deletes: self.table.write_deletes(&dead)?, ..self.intent() };
+        let intent = Intent { data: writer.finish()?, deletes: self.table.delete_rows(&dead)?, ..self.intent() };
         self.commit(&intent)
     }
 

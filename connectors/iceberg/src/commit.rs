@@ -14,6 +14,7 @@ use dataflow_core::planted::{Bug, is_planted};
 use dataflow_core::{Error, Result};
 use iceberg::spec::{FormatVersion, MAIN_BRANCH, Operation, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -22,41 +23,43 @@ pub const ATTEMPTS_MAX: u32 = 24;
 /// The longest pause after a conflict: long against one commit, so that those who meet part.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Commits `intent`; the table as it is afterwards, and what became of it. `vectors` puts into a change of a table of format 3 what becomes
-/// of its deletion vectors.
+/// Commits `intent`; the table as it is afterwards, and what became of it. `deletes` puts into a change what its deletes are in the table.
 pub(crate) fn commit(
     session: &Session,
     catalog: &dyn Catalog,
     name: &TableName,
     intent: &Intent,
     is_append: bool,
-    vectors: impl Fn(&TableMetadata, &mut Change) -> Result<()>,
+    mut deletes: impl FnMut(&TableMetadata, &Intent, &mut Change) -> Result<()>,
 ) -> Result<(Loaded, Outcome)> {
     sound(name, intent)?;
     let (mut because, mut in_doubt) = (String::new(), false);
     for attempt in 1..=ATTEMPTS_MAX {
         let now = load(catalog, name)?;
         let is_repeated = in_doubt && is_planted(Bug::UnknownOutcomeRepeated);
+        let current = now.metadata.current_snapshot_id();
+        let is_there = |snapshot: Option<i64>, epoch| {
+            let is_new = in_doubt && snapshot.is_some();
+            Outcome::Committed(Committed { snapshot, epoch, is_new, attempts: attempt - 1 })
+        };
+        let is_foreign = || Outcome::Foreign(Foreign { parent: intent.parent, current });
         let verdict = match judge(name, &now.metadata, intent, is_append)? {
             _ if is_repeated => Verdict::Commit,
-            Verdict::CommitIfHeld if !is_held(session, &now.metadata, intent)? => Verdict::Foreign,
             verdict => verdict,
         };
         match verdict {
-            Verdict::Committed { snapshot, epoch } => {
-                let done = Committed { snapshot, epoch, is_new: in_doubt && snapshot.is_some(), attempts: attempt - 1 };
-                return Ok((now, Outcome::Committed(done)));
-            }
-            Verdict::Foreign => {
-                let foreign = Foreign { parent: intent.parent, current: now.metadata.current_snapshot_id() };
-                return Ok((now, Outcome::Foreign(foreign)));
-            }
+            Verdict::Committed { snapshot, epoch } => return Ok((now, is_there(snapshot, epoch))),
+            Verdict::Foreign => return Ok((now, is_foreign())),
             Verdict::Commit | Verdict::CommitIfHeld => {}
         }
-        let mut change = change(&now.metadata, intent)?;
-        if now.metadata.format_version() >= FormatVersion::V3 {
-            vectors(&now.metadata, &mut change)?;
+        let Some(left) = left(session, &now.metadata, intent)? else {
+            return Ok((now, is_there(current, intent.marker.epoch)));
+        };
+        if verdict == Verdict::CommitIfHeld && !is_held(session, &now.metadata, &left)? {
+            return Ok((now, is_foreign()));
         }
+        let mut change = change(&now.metadata, &left)?;
+        deletes(&now.metadata, &left, &mut change)?;
         let (snapshot, mut updates) = prepare(session, &now.metadata, &change)?;
         let mut properties = marker::write(&intent.marker);
         if is_rewritten(name, &now.metadata, &Ancestry::of(&now.metadata), intent.marker.lineage)? {
@@ -83,22 +86,33 @@ pub(crate) fn commit(
     Err(Error::outside(what).retry().hint("find out who else writes to the table, and how often"))
 }
 
+/// What is left to commit of an intent: a rewrite may name files of which the last row has died since it was planned, and which went with that
+/// row ([`crate::dead_files`]). `None`: the table has its files, though the snapshot that brought them has expired.
+fn left<'a>(session: &Session, table: &TableMetadata, intent: &'a Intent) -> Result<Option<Cow<'a, Intent>>> {
+    if !(intent.is_alone && matches!(intent.purpose, Purpose::Compaction { .. })) {
+        return Ok(Some(Cow::Borrowed(intent)));
+    }
+    let live = live_files(session, table, table.current_snapshot().map(AsRef::as_ref))?;
+    let live: BTreeSet<&str> = live.iter().map(LiveFile::file_path).collect();
+    let is_live = |path: &String| live.contains(path.as_str());
+    if intent.data.iter().any(|file| is_live(&file.path)) {
+        return Ok(None);
+    }
+    let mut left = intent.clone();
+    left.removed.retain(is_live);
+    left.deletes.merged.retain(is_live);
+    left.deletes.dead.retain(|data, _| is_live(data) || intent.data.iter().any(|file| file.path == *data));
+    Ok(Some(Cow::Owned(left)))
+}
+
 /// Whether the table holds all files that `intent` removes, and all data files that its deletes speak of, or the intent brings those.
 fn is_held(session: &Session, table: &TableMetadata, intent: &Intent) -> Result<bool> {
     let live = live_files(session, table, table.current_snapshot().map(AsRef::as_ref))?;
     let all: BTreeSet<&str> = live.iter().map(LiveFile::file_path).collect();
     let mut held: BTreeSet<&str> = live.iter().filter(|file| file.is_data()).map(LiveFile::file_path).collect();
     held.extend(intent.data.iter().map(|file| file.path.as_str()));
-    if intent.deletes.vectors.keys().any(|data| !held.contains(data.as_str())) {
-        return Ok(false);
-    }
-    for file in &intent.deletes.files {
-        let referenced = file.entry(table)?.1.referenced_data_file();
-        if referenced.is_none_or(|referenced| !held.contains(referenced.as_str())) {
-            return Ok(false);
-        }
-    }
-    Ok(gone(table, intent).all(|path| all.contains(path.as_str())))
+    let has_dead = intent.deletes.dead.keys().all(|data| held.contains(data.as_str()));
+    Ok(has_dead && gone(table, intent).all(|path| all.contains(path.as_str())))
 }
 
 /// The files that the table must hold before `intent` and does not hold afterwards.
@@ -151,9 +165,7 @@ fn change(table: &TableMetadata, intent: &Intent) -> Result<Change> {
             if only_adds { Operation::Append } else { Operation::Overwrite }
         }
     };
-    // Format 3 takes no position deletes: what they say goes into vectors.
-    let deletes = if table.format_version() < FormatVersion::V3 { &intent.deletes.files[..] } else { &[] };
-    let added: Result<Vec<_>> = intent.data.iter().chain(deletes).map(|file| file.entry(table)).collect();
+    let added: Result<Vec<_>> = intent.data.iter().map(|file| file.entry(table)).collect();
     let removed = gone(table, intent).cloned().collect();
-    Ok(Change { operation, added: added?, removed, outdated: BTreeSet::new(), summary })
+    Ok(Change { added: added?, removed, ..Change::empty(operation, summary) })
 }

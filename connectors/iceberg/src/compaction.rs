@@ -9,6 +9,7 @@
 //! and the row groups of the new file are in memory; of deletes, the dead positions of one data file.
 
 use crate::deletes::{Deletes, speaks_of};
+use crate::deletion_vector::DeletionVector;
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
 use crate::scan::{LiveFile, dead_rows, live_files};
@@ -89,12 +90,11 @@ impl Table {
         let mut rewritten =
             if chosen.is_empty() { Rewritten::default() } else { self.move_rows(snapshot.snapshot_id(), &chosen)? };
         for (data, deletes) in crowded {
-            let mut dead = Vec::new();
+            let mut dead = DeletionVector::default();
             for file in &deletes {
-                dead.extend(dead_rows(self.session(), file, &data)?.positions());
+                dead.union(&dead_rows(self.session(), file, &data)?);
             }
-            rewritten.deletes.append(self.write_deletes(&BTreeMap::from([(data, dead)]))?);
-            rewritten.deletes.merged.extend(deletes);
+            rewritten.deletes.append(Deletes { dead: BTreeMap::from([(data.to_string(), dead)]), merged: deletes });
         }
         Ok(Some(rewritten))
     }

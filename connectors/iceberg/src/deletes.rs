@@ -1,8 +1,8 @@
-//! Position deletes of format 2: which rows of which data files are dead. One delete file for each data file, in its partition, so that a
-//! reader opens only those of the files that it reads. In format 3 they are deletion vectors ([`crate::vectors`]).
+//! Which rows of which data files die: positions in an intent, whatever the table's format, and position delete files in a table of format 2.
+//! One delete file for each data file, in its partition, so that a reader opens only those of the files that it reads. In format 3 they are
+//! deletion vectors ([`crate::vectors`]).
 
 use crate::deletion_vector::DeletionVector;
-use crate::file::NewFile;
 use crate::names;
 use crate::parquet_file::{OpenFile, properties};
 use crate::session::Session;
@@ -16,16 +16,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Which rows are dead, as it waits in an intent.
+/// Which rows die, as it waits in an intent. The commit writes the files: it alone knows all workers' rows of a data file, and the format that
+/// the table has by then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletes {
-    /// Files of position deletes.
-    #[serde(rename = "deletes", default)]
-    pub files: Vec<NewFile>,
-    /// By data file, what a commit makes deletion vectors of: in format 3 a vector holds what was dead before too.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub vectors: BTreeMap<String, DeletionVector>,
-    /// Paths of delete files that say nothing beyond `files`, which take their place. A vector takes the place of all that there are, so
+    /// By data file, their positions.
+    pub dead: BTreeMap<String, DeletionVector>,
+    /// Paths of delete files that say nothing beyond `dead`, which takes their place. A vector takes the place of all that there are, so
     /// in format 3 it does not matter whether one of these is still there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<String>,
@@ -34,22 +31,15 @@ pub struct Deletes {
 impl Deletes {
     /// Whether no row is dead.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.vectors.is_empty()
+        self.dead.is_empty()
     }
 
     /// Takes in what another worker has.
     pub fn append(&mut self, mut other: Deletes) {
-        self.files.append(&mut other.files);
         self.merged.append(&mut other.merged);
-        for (data, dead) in other.vectors {
-            self.vectors.entry(data).or_default().union(&dead);
+        for (data, dead) in other.dead {
+            self.dead.entry(data).or_default().union(&dead);
         }
-    }
-}
-
-impl From<Vec<NewFile>> for Deletes {
-    fn from(files: Vec<NewFile>) -> Deletes {
-        Deletes { files, ..Deletes::default() }
     }
 }
 
@@ -78,23 +68,21 @@ pub(crate) fn speaks_of(file: &DataFile) -> Option<String> {
     file.referenced_data_file().or_else(of_bounds)
 }
 
-/// Writes the delete file of one data file. `positions` need not be sorted; twice is as good as once.
+/// Writes the delete file of one data file.
 pub(crate) async fn write(
     session: &Session,
     table: &TableMetadata,
     (spec_id, partition): (i32, Struct),
     data_file: &str,
-    positions: &[u64],
-) -> Result<NewFile> {
+    dead: &DeletionVector,
+) -> Result<DataFile> {
     let what = || format!("delete rows of the file '{data_file}'");
     let unmade = |e: iceberg::Error| Error::us(what()).because(e);
-    let mut sorted = positions.iter().map(|at| i64::try_from(*at)).collect::<Result<Vec<i64>, _>>();
-    let sorted = sorted.as_mut().map_err(|e| Error::us(what()).because(e.to_string()))?;
-    sorted.sort_unstable();
-    sorted.dedup();
+    let positions = dead.positions().map(i64::try_from).collect::<Result<Vec<i64>, _>>();
+    let positions = positions.map_err(|e| Error::us(what()).because(e))?;
     let schema = Arc::new(delete_schema().map_err(unmade)?);
-    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(data_file, sorted.len())));
-    let positions: ArrayRef = Arc::new(Int64Array::from_iter_values(sorted.iter().copied()));
+    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(data_file, positions.len())));
+    let positions: ArrayRef = Arc::new(Int64Array::from_iter_values(positions));
     let arrow = Arc::new(schema_to_arrow_schema(&schema).map_err(unmade)?);
     let rows = RecordBatch::try_new(arrow, vec![paths, positions]).map_err(|e| Error::us(what()).because(e))?;
 
@@ -106,6 +94,5 @@ pub(crate) async fn write(
     let mut builder = file.finish().await?;
     builder.content(DataContentType::PositionDeletes).partition(partition).partition_spec_id(spec_id);
     builder.referenced_data_file(Some(data_file.to_owned())).nan_value_counts(Default::default());
-    let described = builder.build().map_err(|e| Error::us(what()).because(e))?;
-    NewFile::new(table, table.current_schema(), spec_id, described)
+    builder.build().map_err(|e| Error::us(what()).because(e))
 }

@@ -12,7 +12,6 @@ use crate::snapshot::{Change, prepare};
 use dataflow_core::{ChainHash, Error, Generation, Lineage, Marker, Result};
 use iceberg::TableUpdate;
 use iceberg::spec::{Operation, TableMetadata};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The entry of a snapshot's summary that says that it changes nothing.
@@ -49,8 +48,7 @@ pub(crate) fn shut_out_others(
         let mut summary = marker.clone();
         let is_over_others = is_changed_by_others(name, &now.metadata, lineage)?;
         summary.insert(FENCE.to_owned(), if is_over_others { OVER_OTHERS } else { "true" }.to_owned());
-        let (added, removed, outdated) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        let change = Change { operation: Operation::Append, added, removed, outdated, summary };
+        let change = Change::empty(Operation::Append, summary);
         let (_, mut updates) = prepare(session, &now.metadata, &change)?;
         updates.push(TableUpdate::SetProperties { updates: marker });
         match catalog.commit(name, &requirements(&now.metadata), updates) {

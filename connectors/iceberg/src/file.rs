@@ -1,51 +1,38 @@
 //! A file that is written and in no snapshot yet: what an intent carries through a checkpoint.
 
-use crate::deletes::delete_schema;
 use dataflow_core::{Error, Result};
 use iceberg::spec::{
-    DataContentType, DataFile, FormatVersion, Schema, TableMetadata, deserialize_data_file_from_json,
-    serialize_data_file_to_json,
+    DataFile, FormatVersion, Schema, TableMetadata, deserialize_data_file_from_json, serialize_data_file_to_json,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A written file with all that its manifest entry will say. It is plain data: its metrics are in Iceberg's own JSON, which is read with
+/// A written data file with all that its manifest entry will say. It is plain data: its metrics are in Iceberg's own JSON, which is read with
 /// the schema and the partitions that the file was written under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewFile {
     /// Its full path, as `file:///…` or `s3://…`.
     pub path: String,
-    /// Rows in it, or positions that it deletes.
+    /// Rows in it.
     pub records: u64,
     /// Bytes of the file.
     pub bytes: u64,
-    content: Content,
     schema_id: i32,
     spec_id: i32,
     entry: String,
 }
 
-/// What is in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Content {
-    Rows,
-    Deletes,
-}
-
 impl NewFile {
-    /// Describes a file written under `schema` (of the table, also for deletes) and a partition spec.
+    /// Describes a file written under `schema` and a partition spec.
     pub(crate) fn new(table: &TableMetadata, schema: &Schema, spec_id: i32, file: DataFile) -> Result<NewFile> {
         let (path, records, bytes) = (file.file_path().to_owned(), file.record_count(), file.file_size_in_bytes());
-        let is_data = file.content_type() == DataContentType::Data;
-        let content = if is_data { Content::Rows } else { Content::Deletes };
         let what = || format!("describe the file '{path}'");
         let spec = table.partition_spec_by_id(spec_id).ok_or_else(|| Error::us(what()))?;
         let kind = spec.partition_type(schema).map_err(|e| Error::us(what()).because(e))?;
         let entry =
             serialize_data_file_to_json(file, &kind, FormatVersion::V2).map_err(|e| Error::us(what()).because(e))?;
         let entry = sorted(&entry).map_err(|e| Error::us(what()).because(e))?;
-        Ok(NewFile { content, schema_id: schema.schema_id(), spec_id, entry, path, records, bytes })
+        Ok(NewFile { schema_id: schema.schema_id(), spec_id, entry, path, records, bytes })
     }
 
     /// The entry itself, and the partition spec that it was written under.
@@ -60,11 +47,9 @@ impl NewFile {
             let what = format!("{}: the table no longer has the schema or the partitions it was written under", what());
             return Err(Error::doubt(what).hint("another program has removed them: start over with a new table"));
         };
-        let parsed = spec.partition_type(schema).and_then(|kind| match self.content {
-            Content::Rows => deserialize_data_file_from_json(&self.entry, self.spec_id, &kind, schema),
-            // Its bounds are those of paths and positions. The crate drops what is not in the schema it is given.
-            Content::Deletes => deserialize_data_file_from_json(&self.entry, self.spec_id, &kind, &delete_schema()?),
-        });
+        let parsed = spec
+            .partition_type(schema)
+            .and_then(|kind| deserialize_data_file_from_json(&self.entry, self.spec_id, &kind, schema));
         Ok((self.spec_id, parsed.map_err(|e| Error::doubt(what()).because(e))?))
     }
 }

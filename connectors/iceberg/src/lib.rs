@@ -1,9 +1,9 @@
 //! Iceberg tables for a sink: catalogs, files, snapshots, and the marker of whose output a table has.
 //!
 //! ```text
-//!  rows ──► DataWriter ──► NewFile ─┐                      ┌─► Outcome::Committed: in the table, once
-//!  dead positions ──► write_deletes ┴─► Intent ──► commit ─┤
-//!                                      (in a checkpoint)   └─► Outcome::Foreign: bring the index up to date, plan anew
+//!  rows ──► DataWriter ──► NewFile ──┐                      ┌─► Outcome::Committed: in the table, once
+//!  dead positions ──► delete_rows ───┴─► Intent ──► commit ─┤
+//!                                       (in a checkpoint)   └─► Outcome::Foreign: bring the index up to date, plan anew
 //! ```
 //! It knows nothing of dataflows. All calls block, on an async runtime of its own: they are for threads that may. Time and random numbers
 //! come in through [`dataflow_core::Environment`]; the iceberg crate takes some of its own (the names of metadata files, the uuid of a new
@@ -16,6 +16,7 @@ mod catalog;
 mod columns;
 mod commit;
 mod compaction;
+mod dead_files;
 mod deletes;
 mod deletion_vector;
 mod epochs;

@@ -352,7 +352,7 @@ impl Handle {
         for RowLocation { file, position } in &changes.deleted {
             dead.entry(file.clone()).or_default().push(*position);
         }
-        let deletes = opened.write_deletes(&dead).map_err(|error| self.seen_by_a_writer(&opened, error))?;
+        let deletes = opened.delete_rows(&dead).map_err(|error| self.seen_by_a_writer(&opened, error))?;
         let files = WorkerFiles { table: opened.uuid(), data, deletes, removed: Vec::new(), rewrite: None };
         let intent = serde_json::to_vec(&files)
             .map_err(|cause| Error::us(format!("note the files of table '{table}'")).because(cause))?;
@@ -400,4 +400,5 @@ impl TableWriter for Handle {
 fn decode(table: &str, intent: &[u8]) -> Result<WorkerFiles> {
     serde_json::from_slice(intent)
         .map_err(|cause| Error::doubt(format!("read an intent of table '{table}' from the checkpoint")).because(cause))
+        .map_err(|error| error.hint("let the version of this program that wrote it commit what waits, or start over"))
 }

@@ -34,6 +34,8 @@ pub(crate) struct Change {
     pub(crate) removed: BTreeSet<String>,
     /// Data files of which `added` has a deletion vector: what they had of deletes goes.
     pub(crate) outdated: BTreeSet<String>,
+    /// Whether all small manifests become one of each kind: in a table of which each commit reads all of them.
+    pub(crate) gathers: bool,
     /// Entries of the summary beside the counts.
     pub(crate) summary: Properties,
 }
@@ -81,6 +83,12 @@ pub(crate) fn prepare(session: &Session, table: &TableMetadata, change: &Change)
 }
 
 impl Change {
+    /// One that adds and takes away nothing.
+    pub(crate) fn empty(operation: Operation, summary: Properties) -> Change {
+        let (added, removed, outdated) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Change { operation, added, removed, outdated, gathers: false, summary }
+    }
+
     /// Whether a file that was there goes.
     fn takes_away(&self, file: &DataFile) -> bool {
         let goes = |data: &String| self.removed.contains(data) || self.outdated.contains(data);
@@ -122,7 +130,8 @@ impl Work<'_> {
                 continue;
             }
             // Each commit takes the place of many vectors: left where they are, all manifests would be written anew each time.
-            if is_deletes && !change.outdated.is_empty() && manifest.manifest_length < SMALL_MANIFEST_BYTES {
+            let is_gathered = change.gathers || is_deletes && !change.outdated.is_empty();
+            if is_gathered && manifest.manifest_length < SMALL_MANIFEST_BYTES {
                 groups.entry((is_deletes, manifest.partition_spec_id)).or_default().old.push(manifest);
             } else {
                 old.push(self.without(manifest, change, missing).await?);

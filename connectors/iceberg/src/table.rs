@@ -3,12 +3,13 @@
 
 use crate::catalog::{Catalog, CommitError, Loaded, TableName};
 use crate::commit;
+use crate::dead_files;
 use crate::deletes::{self, Deletes};
 use crate::file::NewFile;
 use crate::history::{Ancestry, admit, standing};
-use crate::intent::{Intent, Outcome};
+use crate::intent::{Intent, Outcome, Purpose};
 use crate::marker;
-use crate::scan::{self, Changes, FileRows, Scan};
+use crate::scan::{self, Changes, FileRows, Scan, live_deletes, live_files};
 use crate::schema::TableSpec;
 use crate::session::{REQUESTS_AT_ONCE, Session};
 use crate::snapshot::Change;
@@ -17,8 +18,8 @@ use crate::writer::{DataWriter, Place};
 use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema, TableState};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use iceberg::TableUpdate;
-use iceberg::spec::{FormatVersion, Operation, Struct, TableMetadata, TableMetadataRef};
-use std::collections::BTreeMap;
+use iceberg::spec::{DataFile, FormatVersion, Operation, Struct, TableMetadata, TableMetadataRef};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -41,7 +42,7 @@ impl Partitions {
         self.lock().insert(path, (spec_id, partition));
     }
 
-    fn forget(&self, paths: &[String]) {
+    fn forget(&self, paths: &BTreeSet<String>) {
         let mut partitions = self.lock();
         paths.iter().for_each(|path| drop(partitions.remove(path)));
     }
@@ -113,12 +114,13 @@ impl Table {
         let rows = number("total-records").zip(number("total-position-deletes"));
         let is_replaced = snapshot.summary().operation == Operation::Replace;
         let of_commit = |key| number(key).filter(|_| !is_replaced).unwrap_or(0);
+        let died = of_commit("added-position-deletes") + of_commit("deleted-records");
         Some(TableState {
             snapshot: Some(snapshot.snapshot_id()),
             rows: rows.and_then(|(records, deletes)| records.checked_sub(deletes)),
             added: of_commit("added-records"),
-            // A vector that takes another one's place has its positions too.
-            deleted: of_commit("added-position-deletes").saturating_sub(of_commit("removed-position-deletes")),
+            // A vector that takes another one's place has its positions too, and a file that goes has rows that were dead.
+            deleted: died.saturating_sub(of_commit("removed-position-deletes")),
         })
     }
 
@@ -209,30 +211,21 @@ impl Table {
     }
 
     /// Has rows deleted by their positions in data files: those of the table, and those that are written and wait in intents of this table.
-    /// A file restored with an intent is made known by [`Table::note`] first. In format 2 this writes delete files.
+    /// A file restored with an intent is made known by [`Table::note`] first. Writes nothing: the commit does.
     ///
     /// # Errors
-    /// When a data file is not known, or a delete file cannot be written.
-    pub fn write_deletes(&self, positions: &BTreeMap<Arc<str>, Vec<u64>>) -> Result<Deletes> {
+    /// When a data file is not known.
+    pub fn delete_rows(&self, positions: &BTreeMap<Arc<str>, Vec<u64>>) -> Result<Deletes> {
         if positions.keys().any(|path| self.partitions.get(path).is_none()) {
             self.refresh()?;
         }
         let now = self.metadata();
-        let mut dead = Vec::new();
+        let mut deletes = Deletes::default();
         for (path, positions) in positions.iter().filter(|(_, positions)| !positions.is_empty()) {
-            dead.push((path, positions, self.partitions.of(&self.session, &now, path)?));
+            self.partitions.of(&self.session, &now, path)?;
+            deletes.dead.insert(path.to_string(), positions.iter().copied().collect());
         }
-        if now.format_version() >= FormatVersion::V3 {
-            let vector = |(path, positions, _): (&Arc<str>, &Vec<u64>, _)| {
-                (path.to_string(), positions.iter().copied().collect())
-            };
-            return Ok(Deletes { vectors: dead.into_iter().map(vector).collect(), ..Deletes::default() });
-        }
-        let files = dead.into_iter().map(async |(path, positions, partition)| {
-            deletes::write(&self.session, &now, partition, path, positions).await
-        });
-        let files: Vec<NewFile> = self.session.wait(stream::iter(files).buffered(REQUESTS_AT_ONCE).try_collect())?;
-        Ok(files.into())
+        Ok(deletes)
     }
 
     /// Makes files known that wait in a restored intent.
@@ -256,18 +249,65 @@ impl Table {
     pub fn commit(&self, intent: &Intent) -> Result<Outcome> {
         let (now, outcome) = {
             let is_append = self.spec.schema.key.is_empty();
-            let vectors = |now: &TableMetadata, change: &mut Change| {
-                self.note(&intent.data)?;
-                self.vectors.change(&self.session, now, &self.partitions, intent, change)
+            let mut gone = BTreeSet::new();
+            let mut written = BTreeMap::new();
+            let deletes = |now: &TableMetadata, intent: &Intent, change: &mut Change| {
+                self.put_deletes(now, intent, &mut written, change)?;
+                gone = change.removed.clone();
+                Ok(())
             };
-            commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent, is_append, vectors)?
+            let done = commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent, is_append, deletes)?;
+            self.partitions.forget(&gone);
+            self.vectors.forget(&gone);
+            done
         };
         *self.lock() = now;
-        if matches!(outcome, Outcome::Committed(_)) {
-            self.partitions.forget(&intent.removed);
-            self.vectors.forget(&intent.removed);
-        }
         Ok(outcome)
+    }
+
+    /// Puts into `change` what the deletes of `intent` are in the table as it is now. `written`: the delete files of earlier attempts, by data
+    /// file, which are as good for this one.
+    fn put_deletes(
+        &self,
+        now: &TableMetadata,
+        intent: &Intent,
+        written: &mut BTreeMap<String, (i32, DataFile)>,
+        change: &mut Change,
+    ) -> Result<()> {
+        self.note(&intent.data)?;
+        let mut dead = intent.deletes.dead.clone();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let (session, snapshot) = (&*self.session, now.current_snapshot().map(AsRef::as_ref));
+        let has_vectors = now.format_version() >= FormatVersion::V3;
+        // Where others write too, what they do is told by the files that they meet.
+        let looks_at_all = intent.is_alone && intent.purpose == Purpose::Rows && dead_files::is_small(now);
+        let live = match (looks_at_all, has_vectors) {
+            (true, _) => live_files(session, now, snapshot)?,
+            (false, true) => live_deletes(session, now, snapshot)?,
+            (false, false) => Vec::new(),
+        };
+        if looks_at_all {
+            dead_files::take_away(session, &self.vectors, &live, &mut dead, &mut change.removed)?;
+            change.gathers = true;
+        }
+        if has_vectors {
+            self.vectors.unite(session, &live, &mut dead)?;
+            return self.vectors.write(session, now, &self.partitions, dead, change);
+        }
+        let mut unwritten = Vec::new();
+        for (data, dead) in dead.iter().filter(|(data, _)| !written.contains_key(*data)) {
+            unwritten.push((data, dead, self.partitions.of(session, now, data)?));
+        }
+        let files = unwritten.into_iter().map(async |(data, dead, partition)| {
+            let spec_id = partition.0;
+            let file = deletes::write(session, now, partition, data, dead).await?;
+            Ok::<_, Error>((data.clone(), (spec_id, file)))
+        });
+        written.extend(session.wait(stream::iter(files).buffered(REQUESTS_AT_ONCE).try_collect::<Vec<_>>())?);
+        change.added.extend(dead.keys().map(|data| written[data].clone()));
+        Ok(())
     }
 
     /// What is said when an intent is not committed because of somebody else's snapshot.

@@ -2,6 +2,7 @@
 //! the rules of `commit`.
 
 mod commits;
+mod dead_files;
 mod evolve;
 mod model;
 mod race;
@@ -22,7 +23,7 @@ use dataflow_core::{
     Spawner, TableSchema, Task, Waker,
 };
 use iceberg::TableUpdate;
-use iceberg::spec::{MAIN_BRANCH, Operation, SnapshotReference, SnapshotRetention};
+use iceberg::spec::{DataFile, MAIN_BRANCH, Operation, SnapshotReference, SnapshotRetention};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -113,7 +114,7 @@ fn written(table: &Table, rows: &[Row]) -> (Vec<NewFile>, Vec<Place>) {
 }
 
 /// An intent of one epoch on top of what the table handle knows.
-fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: impl Into<Deletes>) -> Intent {
+fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: impl Into<Option<Deletes>>) -> Intent {
     Intent {
         table: table.uuid(),
         marker: marker(epoch),
@@ -122,14 +123,14 @@ fn intent(table: &Table, epoch: u64, data: Vec<NewFile>, deletes: impl Into<Dele
         is_alone: false,
         purpose: Purpose::Rows,
         data,
-        deletes: deletes.into(),
+        deletes: deletes.into().unwrap_or_default(),
         removed: vec![],
     }
 }
 
 fn append(table: &Table, epoch: u64, rows: &[Row]) -> Outcome {
     let (data, _) = written(table, rows);
-    table.commit(&intent(table, epoch, data, vec![])).unwrap()
+    table.commit(&intent(table, epoch, data, None)).unwrap()
 }
 
 /// Where rows lie that are to die, by file.
@@ -152,11 +153,16 @@ fn rows(table: &Table) -> Vec<Row> {
 
 /// What another program commits: no marker, no rules.
 fn foreign(table: &Table, operation: Operation, data: &[NewFile], removed: &[&str]) {
+    let entries = data.iter().map(|file| file.entry(&table.metadata()).unwrap()).collect();
+    foreign_files(table, operation, entries, removed);
+}
+
+/// The same with files of any kind, each under its partition spec.
+fn foreign_files(table: &Table, operation: Operation, added: Vec<(i32, DataFile)>, removed: &[&str]) {
     table.refresh().unwrap();
     let now = table.metadata();
-    let added = data.iter().map(|file| file.entry(&now).unwrap()).collect();
     let removed: BTreeSet<String> = removed.iter().map(|path| (*path).to_owned()).collect();
-    let change = Change { operation, added, removed, outdated: BTreeSet::new(), summary: Properties::new() };
+    let change = Change { added, removed, ..Change::empty(operation, Properties::new()) };
     let (_, updates) = prepare(table.session(), &now, &change).unwrap();
     done(table, updates);
 }

@@ -11,16 +11,15 @@
 
 use crate::deletes::speaks_of;
 use crate::deletion_vector::DeletionVector;
-use crate::intent::Intent;
 use crate::names;
 use crate::puffin;
-use crate::scan::{dead_rows, live_deletes, positions};
+use crate::scan::{LiveFile, dead_rows, positions};
 use crate::session::{Session, outside};
 use crate::snapshot::Change;
 use crate::table::Partitions;
 use dataflow_core::{Error, Result};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, TableMetadata};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 /// Where a blob lies.
@@ -55,30 +54,17 @@ impl BlobPlace {
 pub(crate) struct Vectors(Mutex<BTreeMap<String, (BlobPlace, DeletionVector)>>);
 
 impl Vectors {
-    /// Puts into `change` what becomes of the vectors of the table's current snapshot by `intent`.
+    /// Takes into `dead` what the position deletes among these live files say of its data files.
     ///
     /// # Errors
-    /// When a data file is not known, or files cannot be read or written.
-    pub(crate) fn change(
+    /// When a delete file cannot be read.
+    pub(crate) fn unite(
         &self,
         session: &Session,
-        table: &TableMetadata,
-        partitions: &Partitions,
-        intent: &Intent,
-        change: &mut Change,
+        live: &[LiveFile],
+        dead: &mut BTreeMap<String, DeletionVector>,
     ) -> Result<()> {
-        let mut dead = intent.deletes.vectors.clone();
-        // Written before the table was upgraded.
-        for file in &intent.deletes.files {
-            for (path, position) in positions(session, &file.path)? {
-                dead.entry(path.to_string()).or_default().extend([position]);
-            }
-        }
-        if dead.is_empty() {
-            return Ok(());
-        }
-        for live in live_deletes(session, table, table.current_snapshot().map(AsRef::as_ref))? {
-            let file = live.file();
+        for file in live.iter().map(LiveFile::file) {
             if file.content_type() != DataContentType::PositionDeletes {
                 continue;
             }
@@ -96,17 +82,17 @@ impl Vectors {
                 }
             }
         }
-        self.write(session, table, partitions, dead, change)
+        Ok(())
     }
 
     /// Forgets those of these data files, which are gone.
-    pub(crate) fn forget(&self, data: &[String]) {
+    pub(crate) fn forget(&self, data: &BTreeSet<String>) {
         let mut known = self.lock();
         data.iter().for_each(|data| drop(known.remove(data)));
     }
 
-    /// What a delete file of one data file says.
-    fn of(&self, session: &Session, data: &str, file: &DataFile) -> Result<DeletionVector> {
+    /// What a delete file, or a vector, of one data file says.
+    pub(crate) fn of(&self, session: &Session, data: &str, file: &DataFile) -> Result<DeletionVector> {
         let Some((_, place)) = BlobPlace::of(file) else { return dead_rows(session, file.file_path(), data) };
         if let Some((at, known)) = self.lock().get(data)
             && *at == place
@@ -116,8 +102,11 @@ impl Vectors {
         place.read(session)
     }
 
-    /// Writes the vectors of these data files.
-    fn write(
+    /// Writes the vectors of these data files, in the place of what they had of deletes.
+    ///
+    /// # Errors
+    /// When a data file is not known, or the file cannot be written.
+    pub(crate) fn write(
         &self,
         session: &Session,
         table: &TableMetadata,
@@ -125,6 +114,9 @@ impl Vectors {
         dead: BTreeMap<String, DeletionVector>,
         change: &mut Change,
     ) -> Result<()> {
+        if dead.is_empty() {
+            return Ok(());
+        }
         let mut lie_in = Vec::new();
         for data in dead.keys() {
             lie_in.push(partitions.of(session, table, data)?);

@@ -126,6 +126,8 @@ report! {
     vectors,
     /// Of those, the ones where a vector has taken the place of position deletes of format 2.
     upgrades,
+    /// Of those that delete rows, the ones that take a data file away with its last row.
+    dead_files,
     /// Snapshots that a restart made of an intent in its checkpoint.
     intents_restored,
     /// Snapshots that hold the rows of others in other files.

@@ -124,6 +124,7 @@ fn the_lake_met_what_it_is_about(report: &Report) {
         ("snapshots that delete rows", report.deleting),
         ("snapshots with deletion vectors", report.vectors),
         ("vectors in the place of position deletes", report.upgrades),
+        ("snapshots that take a dead file away", report.dead_files),
         ("intents committed by a restart", report.intents_restored),
         ("rewritten files", report.rewrites),
         ("rewrites committed by a restart", report.rewrites_restored),

@@ -68,7 +68,7 @@ impl TableCompactor for Rewrites {
 impl Rewrites {
     fn rewrite_table(&self, table: &str, opened: &Table) -> Result<Option<TableRewrite>> {
         let Some(Rewritten { data, deletes, removed, moved }) = opened.rewrite(&self.how)? else { return Ok(None) };
-        let written = data.len() + deletes.files.len() + deletes.vectors.len();
+        let written = data.len() + deletes.dead.len();
         let from = removed.len() + deletes.merged.len();
         tracing::info!(table, from, to = written, "small files are written anew");
         let rewrite = Some(opened.session().number());

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::catalog::CommitError;
-use crate::{Changes, Committed, Foreign, Keep};
+use crate::scan::live_deletes;
+use crate::{Changes, Committed, DeletionVector, Foreign, Keep};
 use dataflow_core::Fault;
 
 fn committed(outcome: Outcome) -> Committed {
@@ -17,7 +18,7 @@ fn a_repeated_intent_commits_once() {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     let (data, _) = written(&table, &[user(1, "a")]);
-    let first = intent(&table, 1, data, vec![]);
+    let first = intent(&table, 1, data, None);
     let done = committed(table.commit(&first).unwrap());
     assert!(done.is_new);
     assert_eq!((done.snapshot, done.epoch), (table.snapshot(), 1));
@@ -37,9 +38,9 @@ fn an_upsert_is_one_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b"), user(3, "c")]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
-    let deletes = table.write_deletes(&dead([&places[1], &places[2], &places[1]])).unwrap();
-    assert_eq!(deletes.files.iter().map(|file| file.records).sum::<u64>(), 2);
+    table.commit(&intent(&table, 1, data, None)).unwrap();
+    let deletes = table.delete_rows(&dead([&places[1], &places[2], &places[1]])).unwrap();
+    assert_eq!(deletes.dead.values().map(DeletionVector::len).sum::<u64>(), 2);
     let (data, _) = written(&table, &[user(2, "B")]);
     table.commit(&intent(&table, 2, data, deletes)).unwrap();
     assert_eq!(rows(&table), [user(1, "a"), user(2, "B")]);
@@ -57,12 +58,11 @@ fn an_upsert_is_one_snapshot() {
     ] {
         assert_eq!(summary.get(key).map(String::as_str), Some(value), "{key}");
     }
-    // The bounds of a delete file's paths are whole, and they survive the checkpoint's JSON.
-    let deletes = table.write_deletes(&dead([&places[0]])).unwrap();
-    let (_, entry) = deletes.files[0].entry(&table.metadata()).unwrap();
-    let bound = &entry.lower_bounds()[&crate::deletes::FILE_PATH_ID];
+    // The bounds of a delete file's paths are whole.
+    let live = live_deletes(table.session(), &metadata, metadata.current_snapshot().map(AsRef::as_ref)).unwrap();
+    let bound = &live[0].file().lower_bounds()[&crate::deletes::FILE_PATH_ID];
     assert_eq!(bound.to_string(), format!("\"{}\"", places[0].file));
-    assert_eq!(entry.referenced_data_file().as_deref(), Some(places[0].file.as_ref()));
+    assert_eq!(live[0].file().referenced_data_file().as_deref(), Some(places[0].file.as_ref()));
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn deletes_may_speak_of_files_that_wait() {
     let folder = tempfile::tempdir().unwrap();
     let first = warehouse(folder.path(), 1).table(&users()).unwrap();
     let (data, places) = written(&first, &[user(1, "a"), user(2, "b")]);
-    let one = intent(&first, 1, data, vec![]);
+    let one = intent(&first, 1, data, None);
     // A new process restores the intent and goes on from there.
     let table = warehouse(folder.path(), 2).table(&users()).unwrap();
-    assert!(table.write_deletes(&dead([&places[0]])).is_err());
+    assert!(table.delete_rows(&dead([&places[0]])).is_err());
     table.note(&one.data).unwrap();
-    let deletes = table.write_deletes(&dead([&places[0]])).unwrap();
+    let deletes = table.delete_rows(&dead([&places[0]])).unwrap();
     let two = intent(&table, 2, vec![], deletes);
     assert_eq!(two.parent, None);
     committed(table.commit(&one).unwrap());
@@ -89,7 +89,7 @@ fn others_are_kept_out() {
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     append(&table, 1, &[user(1, "a")]);
     let (data, _) = written(&table, &[user(2, "b")]);
-    let ours = intent(&table, 2, data, vec![]);
+    let ours = intent(&table, 2, data, None);
     let check = |change: &dyn Fn(&mut Intent), fault| {
         let mut other = ours.clone();
         change(&mut other);
@@ -140,7 +140,7 @@ fn a_rollback_is_refused() {
     append(&table, 2, &[user(2, "b")]);
     let second = table.snapshot().unwrap();
     let (data, _) = written(&table, &[user(3, "c")]);
-    let third = intent(&table, 3, data, vec![]);
+    let third = intent(&table, 3, data, None);
     rolled_back(&table, first);
     let error = table.commit(&third).err().unwrap();
     assert_eq!(error.fault, Fault::Doubt);
@@ -162,11 +162,11 @@ fn a_foreign_snapshot_stops_deletes_and_no_append() {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
     let parent = table.snapshot();
     let (data, _) = written(&table, &[user(3, "c")]);
-    let adds = intent(&table, 2, data, vec![]);
-    let deletes = table.write_deletes(&dead([&places[0]])).unwrap();
+    let adds = intent(&table, 2, data, None);
+    let deletes = table.delete_rows(&dead([&places[0]])).unwrap();
     let kills = intent(&table, 3, vec![], deletes);
 
     let (theirs, their_places) = written(&table, &[user(8, "y"), user(9, "z")]);
@@ -185,7 +185,7 @@ fn a_foreign_snapshot_stops_deletes_and_no_append() {
     let found = table.scan_keys_of(current.unwrap(), std::slice::from_ref(&their_places[0].file)).unwrap();
     let found: Vec<(Row, Place)> = found.map(Result::unwrap).collect();
     assert_eq!(found, [(key(8), their_places[0].clone()), (key(9), their_places[1].clone())]);
-    let deletes = table.write_deletes(&dead([&places[0], &their_places[1]])).unwrap();
+    let deletes = table.delete_rows(&dead([&places[0], &their_places[1]])).unwrap();
     committed(table.commit(&intent(&table, 3, vec![], deletes)).unwrap());
     assert_eq!(rows(&table), [user(2, "b"), user(3, "c"), user(8, "y")]);
     let Changes::Known(changes) = table.changes_since(current.unwrap()).unwrap() else {
@@ -199,8 +199,8 @@ fn a_foreign_rewrite_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
-    let deletes = table.write_deletes(&dead([&places[0]])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
+    let deletes = table.delete_rows(&dead([&places[0]])).unwrap();
     table.commit(&intent(&table, 2, vec![], deletes)).unwrap();
     let before = table.snapshot().unwrap();
     let (theirs, _) = written(&table, &[user(2, "b")]);
@@ -229,7 +229,7 @@ fn a_compaction_commits_on_its_parent_alone() {
     };
     let (data, _) = written(&table, &[user(1, "a"), user(2, "b")]);
     let purpose = Purpose::Compaction { id: 99 };
-    let rewrite = Intent { purpose, removed: old, first_epoch: 2, ..intent(&table, 2, data, vec![]) };
+    let rewrite = Intent { purpose, removed: old, first_epoch: 2, ..intent(&table, 2, data, None) };
     let done = committed(table.commit(&rewrite).unwrap());
     assert!(done.is_new);
     assert!(!committed(table.commit(&rewrite).unwrap()).is_new);
@@ -245,7 +245,7 @@ fn what_has_expired_is_known_by_the_property() {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     let (data, places) = written(&table, &[user(1, "a")]);
-    let first = intent(&table, 1, data, vec![]);
+    let first = intent(&table, 1, data, None);
     table.commit(&first).unwrap();
     let old = table.snapshot().unwrap();
     let (theirs, _) = written(&table, &[user(9, "z")]);
@@ -257,8 +257,8 @@ fn what_has_expired_is_known_by_the_property() {
     // What was on top of it goes in if it only adds.
     table.refresh().unwrap();
     let (data, _) = written(&table, &[user(2, "b")]);
-    let adds = Intent { parent: Some(old), ..intent(&table, 2, data, vec![]) };
-    let deletes = table.write_deletes(&dead([&places[0]])).unwrap();
+    let adds = Intent { parent: Some(old), ..intent(&table, 2, data, None) };
+    let deletes = table.delete_rows(&dead([&places[0]])).unwrap();
     let kills = Intent { parent: Some(old), ..intent(&table, 3, vec![], deletes) };
     committed(table.commit(&adds).unwrap());
     assert!(matches!(table.commit(&kills).unwrap(), Outcome::Foreign(_)));
@@ -273,7 +273,7 @@ fn many_commits_keep_few_manifests() {
     let mut last = None;
     for epoch in 1..=130 {
         let (data, places) = written(&table, &[user(epoch, "a")]);
-        let deletes = last.iter().map(|place| table.write_deletes(&dead([place])).unwrap()).next().unwrap_or_default();
+        let deletes = last.iter().map(|place| table.delete_rows(&dead([place])).unwrap()).next().unwrap_or_default();
         table.commit(&intent(&table, epoch as u64, data, deletes)).unwrap();
         last = places.into_iter().next();
     }
@@ -296,7 +296,7 @@ fn what_others_have_under_way_is_shut_out() {
     let table = house.table(&users()).unwrap();
     append(&table, 1, &[user(1, "a")]);
     let (data, _) = written(&table, &[user(2, "b")]);
-    let (old, second) = (table.metadata(), intent(&table, 2, data, Vec::new()));
+    let (old, second) = (table.metadata(), intent(&table, 2, data, None));
     let generation = Generation { number: 9, nonce: 9 };
     house.shut_out_others(table.name(), marker(1).lineage, generation).unwrap();
     house.shut_out_others(table.name(), marker(1).lineage, generation).unwrap();
@@ -330,7 +330,7 @@ fn what_others_changed_is_seen_until_this_job_commits_again() {
     assert!(table.metadata().snapshots().len() == 1 && is_changed(), "the fence alone is left");
     table.refresh().unwrap();
     let (data, _) = written(&table, &[user(2, "b")]);
-    let ours = Intent { marker: Marker { generation, ..marker(2) }, ..intent(&table, 2, data, vec![]) };
+    let ours = Intent { marker: Marker { generation, ..marker(2) }, ..intent(&table, 2, data, None) };
     committed(table.commit(&ours).unwrap());
     assert!(!is_changed());
 }
@@ -341,7 +341,7 @@ fn one_that_is_to_be_alone_goes_on_nothing_of_others() {
     let table = warehouse(folder.path(), 1).table(&users()).unwrap();
     append(&table, 1, &[user(1, "a")]);
     let (data, _) = written(&table, &[user(2, "b")]);
-    let alone = Intent { is_alone: true, ..intent(&table, 2, data, vec![]) };
+    let alone = Intent { is_alone: true, ..intent(&table, 2, data, None) };
     let (theirs, _) = written(&table, &[user(2, "theirs")]);
     foreign(&table, Operation::Append, &theirs, &[]);
     assert!(matches!(table.commit(&alone).unwrap(), Outcome::Foreign(_)));

@@ -63,7 +63,7 @@ fn partitions_and_order_change_for_new_files() {
     let warehouse = warehouse(folder.path(), 1);
     let table = warehouse.table(&users()).unwrap();
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
 
     let bucket = |n| vec![PartitionBy { column: "id".to_owned(), transform: Transform::Bucket(n) }];
     let sort = vec![SortBy { column: "name".to_owned(), descending: false }];
@@ -77,7 +77,7 @@ fn partitions_and_order_change_for_new_files() {
     }
     // A file of the old partitions has its rows deleted under them.
     let table = warehouse.table(&users()).unwrap();
-    let deletes = table.write_deletes(&dead(&places[..1])).unwrap();
+    let deletes = table.delete_rows(&dead(&places[..1])).unwrap();
     table.commit(&intent(&table, 5, vec![], deletes)).unwrap();
     assert_eq!(rows(&table), [user(2, "b"), user(20, "n"), user(30, "n"), user(40, "n")]);
 }

@@ -32,19 +32,19 @@ impl Index {
     }
 }
 
-fn check(epochs: &[BTreeMap<i64, Option<String>>], spec: TableSpec) {
+fn check(epochs: &[BTreeMap<i64, Option<String>>], spec: TableSpec, is_alone: bool) {
     let folder = tempfile::tempdir().unwrap();
     let table = warehouse(folder.path(), 1).table(&spec).unwrap();
     let mut index = Index::default();
     for (number, epoch) in (1..).zip(epochs) {
         let (new, dying) = index.plan(epoch);
         let (data, places) = written(&table, &new);
-        let deletes = table.write_deletes(&dead(&dying)).unwrap();
+        let deletes = table.delete_rows(&dead(&dying)).unwrap();
         index.apply(epoch, places);
         if data.is_empty() && deletes.is_empty() {
             continue;
         }
-        let outcome = table.commit(&intent(&table, number, data, deletes)).unwrap();
+        let outcome = table.commit(&Intent { is_alone, ..intent(&table, number, data, deletes) }).unwrap();
         assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
     }
     let expected: BTreeMap<Row, Place> = index.0.iter().map(|(id, (_, place))| (key(*id), place.clone())).collect();
@@ -60,9 +60,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_scan_of_keys_is_the_index(epochs in epochs(), is_partitioned: bool, is_of_format_3: bool) {
+    fn a_scan_of_keys_is_the_index(epochs in epochs(), is_partitioned: bool, is_of_format_3: bool, is_alone: bool) {
         let by = PartitionBy { column: "name".to_owned(), transform: Transform::Truncate(1) };
         let spec = if is_of_format_3 { users_of_format_3() } else { users() };
-        check(&epochs, TableSpec { partition: if is_partitioned { vec![by] } else { vec![] }, ..spec });
+        check(&epochs, TableSpec { partition: if is_partitioned { vec![by] } else { vec![] }, ..spec }, is_alone);
     }
 }

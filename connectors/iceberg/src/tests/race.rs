@@ -48,13 +48,7 @@ fn of_two_that_swap_none_is_lost() {
                 table.refresh().unwrap();
                 let now = table.metadata();
                 let added = data.iter().map(|file| file.entry(&now).unwrap()).collect();
-                let change = Change {
-                    operation: Operation::Append,
-                    added,
-                    removed: BTreeSet::new(),
-                    outdated: BTreeSet::new(),
-                    summary: Properties::new(),
-                };
+                let change = Change { added, ..Change::empty(Operation::Append, Properties::new()) };
                 let (_, updates) = prepare(table.session(), &now, &change).unwrap();
                 match table.catalog().commit(table.name(), &requirements(&now), updates) {
                     Ok(_) => break,
@@ -115,10 +109,10 @@ fn a_commit_whose_answer_is_lost_is_made_once() {
     for epoch in 1..=3 {
         table.refresh().unwrap();
         let (data, _) = written(&table, &[user(epoch, "x")]);
-        let intent = intent(&table, epoch as u64, data, vec![]);
+        let intent = intent(&table, epoch as u64, data, None);
         let lossy = Lossy { inner: table.catalog(), calls: AtomicU64::new(0) };
-        let of_format_2 = |_: &iceberg::spec::TableMetadata, _: &mut Change| Ok(());
-        let outcome = crate::commit::commit(table.session(), &lossy, table.name(), &intent, false, of_format_2);
+        let nothing_dies = |_: &iceberg::spec::TableMetadata, _: &Intent, _: &mut Change| Ok(());
+        let outcome = crate::commit::commit(table.session(), &lossy, table.name(), &intent, false, nothing_dies);
         let (now, outcome) = outcome.unwrap();
         let snapshot = now.metadata.current_snapshot_id();
         let done = Committed { snapshot, epoch: epoch as u64, is_new: true, attempts: 2 };

@@ -94,14 +94,14 @@ fn check_partitions(column: &str, transform: Transform, files: usize) {
     let (data, places) = written(&table, &extremes());
     assert_eq!(data.len(), files, "{column} by {transform:?}");
     // The intent crosses a checkpoint.
-    let intent = intent(&table, 1, data, vec![]);
+    let intent = intent(&table, 1, data, None);
     let restored: Intent = serde_json::from_str(&serde_json::to_string(&intent).unwrap()).unwrap();
     assert_eq!(restored, intent);
     table.commit(&restored).unwrap();
     assert_eq!(rows(&table), extremes(), "{column} by {transform:?}");
     // Deletes take the partition of their data file, also where another process wrote it.
     let table = warehouse(folder.path(), 2).table(table.spec()).unwrap();
-    let deletes = table.write_deletes(&dead(&places[1..3])).unwrap();
+    let deletes = table.delete_rows(&dead(&places[1..3])).unwrap();
     table.commit(&super::intent(&table, 2, vec![], deletes)).unwrap();
     assert_eq!(rows(&table), [extremes()[0].clone(), extremes()[3].clone()], "{column} by {transform:?}");
 }
@@ -139,7 +139,7 @@ fn more_partitions_than_open_files() {
     }
     let data = writer.finish().unwrap();
     assert_eq!(data.len(), 50);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
     assert_eq!(rows(&table), all);
 }
 
@@ -155,7 +155,7 @@ fn rows_are_sorted_and_files_rolled() {
     let all: Vec<Row> = (0..40_000).map(|id| user(id, &name(id))).collect();
     let (data, places) = written(&table, &all);
     assert!(data.len() > 1, "{} files", data.len());
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
     let found: Vec<(Row, Place)> = table.scan(table.snapshot().unwrap()).unwrap().map(Result::unwrap).collect();
     for file in found.chunk_by(|a, b| a.1.file == b.1.file) {
         assert!(file.is_sorted_by(|a, b| a.0.get(1) >= b.0.get(1)));
@@ -193,7 +193,7 @@ fn files_are_written_as_the_table_says() {
             columns.iter().map(|c| c.bloom_filter_offset().is_some()).collect::<Vec<_>>(),
         ));
         epoch += 1;
-        table.commit(&intent(&table, epoch, data, vec![])).unwrap();
+        table.commit(&intent(&table, epoch, data, None)).unwrap();
     };
     write(files("snappy", &["name"]));
     // What a job does not name stays; what it names changes.
@@ -225,7 +225,7 @@ fn values_that_hardly_repeat_have_no_dictionary() {
     let columns = read.metadata().row_group(0).columns();
     let dictionaries: Vec<bool> = columns.iter().map(|c| c.dictionary_page_offset().is_some()).collect();
     assert_eq!(dictionaries, [false, true]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
     let found = table.scan(table.snapshot().unwrap()).unwrap().map(|found| found.unwrap().0);
     assert!(found.eq(all));
 }

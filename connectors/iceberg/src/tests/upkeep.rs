@@ -7,6 +7,7 @@ use dataflow_core::{
     Fault, Restorable, RowLocation, ScanColumns, SinkIdentity, TableChanges, TableCommit, TableCommitter,
     TableCompactor, TableFiles, TableRewrite, TableSink, TableWriter,
 };
+use iceberg::spec::{FormatVersion, Struct, StructType, deserialize_data_file_from_json, serialize_data_file_to_json};
 
 const TABLE: &str = "shop.silver.users";
 
@@ -46,7 +47,7 @@ fn upserts(table: &Table, epochs: std::ops::RangeInclusive<u64>) {
     let mut last: Option<Place> = None;
     for epoch in epochs {
         let (data, places) = written(table, &[user(1, &epoch.to_string())]);
-        let deletes = table.write_deletes(&dead(&last)).unwrap();
+        let deletes = table.delete_rows(&dead(&last)).unwrap();
         table.commit(&intent(table, epoch, data, deletes)).unwrap();
         last = places.into_iter().next();
     }
@@ -98,7 +99,7 @@ fn snapshot_files(table: &Table) -> usize {
 
 fn upserts_go_on(table: &Table) {
     let (data, _) = written(table, &[user(2, "later")]);
-    assert!(matches!(table.commit(&intent(table, 20, data, vec![])).unwrap(), Outcome::Committed(_)));
+    assert!(matches!(table.commit(&intent(table, 20, data, None)).unwrap(), Outcome::Committed(_)));
     assert_eq!(rows(table), [user(1, "9"), user(2, "later")]);
 }
 
@@ -148,7 +149,7 @@ fn a_tag_stands_where_it_was_set() {
 
 fn upserts_more(table: &Table) {
     let (data, _) = written(table, &[user(3, "c")]);
-    table.commit(&intent(table, 3, data, vec![])).unwrap();
+    table.commit(&intent(table, 3, data, None)).unwrap();
     assert_eq!(rows(table), [user(1, "2"), user(3, "c")]);
 }
 
@@ -364,16 +365,15 @@ fn deletes_of_others_go_with_the_file_that_they_speak_of() {
     let spec = TableSpec { schema: TableSchema { key: vec![], ..users().schema }, ..users() };
     let table = warehouse(folder.path(), 1).table(&spec).unwrap();
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
     append(&table, 2, &[user(3, "c")]);
     // As Trino notes them: no field says of which file they speak, only the bounds of their paths do.
-    let theirs = table.write_deletes(&dead([&places[0]])).unwrap();
-    foreign(&table, Operation::Delete, &theirs.files.iter().map(without_reference).collect::<Vec<_>>(), &[]);
+    foreign_files(&table, Operation::Delete, vec![(0, delete_file_of_others(&table, &places[0]))], &[]);
     let how = CompactionSettings { small_files: 3, dead_percent: 50 };
     let rewritten = table.rewrite(&how).unwrap().unwrap();
     assert_eq!(rewritten.removed, [places[0].file.as_ref()]);
     let purpose = Purpose::Compaction { id: 7 };
-    let rewrite = Intent { purpose, removed: rewritten.removed, ..intent(&table, 2, rewritten.data, vec![]) };
+    let rewrite = Intent { purpose, removed: rewritten.removed, ..intent(&table, 2, rewritten.data, None) };
     assert!(matches!(table.commit(&rewrite).unwrap(), Outcome::Committed(_)));
     assert_eq!(rows(&table), [user(2, "b"), user(3, "c")]);
     let now = table.metadata();
@@ -382,14 +382,18 @@ fn deletes_of_others_go_with_the_file_that_they_speak_of() {
     assert_eq!(table.state().unwrap().rows, Some(2));
 }
 
-fn without_reference(file: &NewFile) -> NewFile {
-    let mut noted = serde_json::to_value(file).unwrap();
-    let mut entry: serde_json::Value = serde_json::from_str(noted["entry"].as_str().unwrap()).unwrap();
+/// A delete file of one row whose entry says by the bounds of its paths alone of which file it speaks.
+fn delete_file_of_others(table: &Table, place: &Place) -> DataFile {
+    let (now, positions) = (table.metadata(), [place.position].into_iter().collect());
+    let write = crate::deletes::write(table.session(), &now, (0, Struct::empty()), &place.file, &positions);
+    let file = table.session().wait(write).unwrap();
+    let (kind, schema) = (StructType::new(vec![]), crate::deletes::delete_schema().unwrap());
+    let mut entry: serde_json::Value =
+        serde_json::from_str(&serialize_data_file_to_json(file, &kind, FormatVersion::V2).unwrap()).unwrap();
     let reference = entry.get_mut("referenced_data_file").unwrap();
     assert!(reference.is_string());
     *reference = serde_json::Value::Null;
-    noted["entry"] = entry.to_string().into();
-    serde_json::from_value(noted).unwrap()
+    deserialize_data_file_from_json(&entry.to_string(), 0, &kind, &schema).unwrap()
 }
 
 #[test]
@@ -468,9 +472,9 @@ fn rows_without_a_key_go_on_over_what_others_removed() {
     let spec = TableSpec { schema: TableSchema { key: vec![], ..users().schema }, ..users() };
     let table = warehouse(folder.path(), 1).table(&spec).unwrap();
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    table.commit(&intent(&table, 1, data, vec![])).unwrap();
+    table.commit(&intent(&table, 1, data, None)).unwrap();
     let (data, later) = written(&table, &[user(3, "c")]);
-    let adds = intent(&table, 2, data, vec![]);
+    let adds = intent(&table, 2, data, None);
     // Somebody writes the first file anew without a row, as engines do that copy on a delete.
     let (theirs, _) = written(&table, &[user(2, "b")]);
     foreign(&table, Operation::Overwrite, &theirs, &[&places[0].file]);
@@ -478,10 +482,10 @@ fn rows_without_a_key_go_on_over_what_others_removed() {
     assert_eq!(rows(&table), [user(2, "b"), user(3, "c")]);
     // A row of a file that is there may go; one of the file that is gone stops, also once their snapshot has expired.
     table.expire(&keep(0, 2, &[])).unwrap();
-    let gone = table.write_deletes(&dead([&places[1]])).unwrap();
+    let gone = table.delete_rows(&dead([&places[1]])).unwrap();
     let foreign = table.commit(&intent(&table, 3, vec![], gone)).unwrap();
     assert!(matches!(foreign, Outcome::Foreign(_)), "{foreign:?}");
-    let there = table.write_deletes(&dead([&later[0]])).unwrap();
+    let there = table.delete_rows(&dead([&later[0]])).unwrap();
     assert!(matches!(table.commit(&intent(&table, 3, vec![], there)).unwrap(), Outcome::Committed(_)));
     assert_eq!(rows(&table), [user(2, "b")]);
 }

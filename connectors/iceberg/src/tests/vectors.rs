@@ -15,7 +15,7 @@ fn commit(table: &Table, intent: &Intent) {
 
 /// Commits that the rows at these places die.
 fn kill<'a>(table: &Table, epoch: u64, places: impl IntoIterator<Item = &'a Place>) {
-    let gone = table.write_deletes(&dead(places)).unwrap();
+    let gone = table.delete_rows(&dead(places)).unwrap();
     commit(table, &intent(table, epoch, vec![], gone));
 }
 
@@ -23,7 +23,7 @@ fn kill<'a>(table: &Table, epoch: u64, places: impl IntoIterator<Item = &'a Plac
 fn with_two_rows(folder: &Path) -> (Table, Vec<Place>) {
     let table = opened(folder, 1, &users_of_format_3());
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b")]);
-    commit(&table, &intent(&table, 1, data, vec![]));
+    commit(&table, &intent(&table, 1, data, None));
     (table, places)
 }
 
@@ -60,12 +60,11 @@ fn a_data_file_has_one_vector() {
     let table = opened(folder.path(), 1, &users_of_format_3());
     assert_eq!(table.metadata().format_version(), FormatVersion::V3);
     let (data, places) = written(&table, &[user(1, "a"), user(2, "b"), user(3, "c")]);
-    commit(&table, &intent(&table, 1, data, vec![]));
+    commit(&table, &intent(&table, 1, data, None));
     let first = places[0].file.to_string();
     // Two workers, each with rows of the same file.
-    let mut both = table.write_deletes(&dead([&places[0]])).unwrap();
-    both.append(table.write_deletes(&dead([&places[1], &places[0]])).unwrap());
-    assert!(both.files.is_empty());
+    let mut both = table.delete_rows(&dead([&places[0]])).unwrap();
+    both.append(table.delete_rows(&dead([&places[1], &places[0]])).unwrap());
     let (data, others) = written(&table, &[user(1, "A"), user(2, "B")]);
     commit(&table, &intent(&table, 2, data, both));
     assert_eq!(deletes(&table), [(first.clone(), 2, true)]);
@@ -97,12 +96,12 @@ fn rows_keep_their_numbers_in_other_manifests() {
     let table = opened(folder.path(), 1, &users_of_format_3());
     for epoch in 1..=3 {
         let (data, _) = written(&table, &[user(epoch, "a"), user(epoch + 10, "b")]);
-        commit(&table, &intent(&table, epoch as u64, data, vec![]));
+        commit(&table, &intent(&table, epoch as u64, data, None));
     }
     assert_eq!(table.metadata().next_row_id(), 6);
     // Two files of one manifest, the first of which goes.
     let (data, _) = written(&table, &[user(2, "a"), user(12, "b"), user(20, "c"), user(21, "d")]);
-    let both = intent(&table, 4, [data, written(&table, &[user(22, "e")]).0].concat(), vec![]);
+    let both = intent(&table, 4, [data, written(&table, &[user(22, "e")]).0].concat(), None);
     commit(&table, &both);
     let numbers = |files: &[&NewFile]| files.iter().map(|file| first_rows(&table)[&file.path]).collect::<Vec<_>>();
     // Inherited, as nobody has written the manifest anew.
@@ -110,7 +109,7 @@ fn rows_keep_their_numbers_in_other_manifests() {
     let rewritten = Intent {
         purpose: Purpose::Compaction { id: 1 },
         removed: vec![both.data[0].path.clone()],
-        ..intent(&table, 4, written(&table, &[user(2, "a"), user(12, "b"), user(20, "c"), user(21, "d")]).0, vec![])
+        ..intent(&table, 4, written(&table, &[user(2, "a"), user(12, "b"), user(20, "c"), user(21, "d")]).0, None)
     };
     commit(&table, &rewritten);
     // The fifth row of its manifest, which began at the seventh of the table.
@@ -123,10 +122,10 @@ fn a_table_is_upgraded() {
     let folder = tempfile::tempdir().unwrap();
     let old = opened(folder.path(), 1, &users());
     let (data, places) = written(&old, &[user(1, "a"), user(2, "b"), user(3, "c"), user(4, "d"), user(5, "e")]);
-    commit(&old, &intent(&old, 1, data, vec![]));
+    commit(&old, &intent(&old, 1, data, None));
     kill(&old, 2, [&places[0]]);
     // Written in format 2, and still waiting when the table is upgraded.
-    let waiting = intent(&old, 3, vec![], old.write_deletes(&dead([&places[1]])).unwrap());
+    let waiting = intent(&old, 3, vec![], old.delete_rows(&dead([&places[1]])).unwrap());
     let table = opened(folder.path(), 2, &users_of_format_3());
     assert_eq!(table.metadata().format_version(), FormatVersion::V3);
     let file = places[0].file.to_string();
@@ -149,7 +148,7 @@ fn check_merge_over_an_upgrade(planned: &TableSpec) {
     let folder = tempfile::tempdir().unwrap();
     let old = opened(folder.path(), 1, &users());
     let (data, places) = written(&old, &[user(1, "a"), user(2, "b"), user(3, "c"), user(4, "d")]);
-    commit(&old, &intent(&old, 1, data, vec![]));
+    commit(&old, &intent(&old, 1, data, None));
     kill(&old, 2, [&places[0]]);
     kill(&old, 3, [&places[1]]);
     let planner = opened(folder.path(), 2, planned);
@@ -177,7 +176,7 @@ fn vectors_go_with_their_data_file() {
     let folder = tempfile::tempdir().unwrap();
     let (table, places) = with_two_rows(folder.path());
     let (data, others) = written(&table, &[user(3, "c"), user(4, "d"), user(5, "e")]);
-    let gone = table.write_deletes(&dead([&places[0]])).unwrap();
+    let gone = table.delete_rows(&dead([&places[0]])).unwrap();
     commit(&table, &intent(&table, 2, data, gone));
     kill(&table, 3, [&others[0]]);
     assert_eq!(deletes(&table).len(), 2);

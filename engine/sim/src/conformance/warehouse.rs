@@ -81,7 +81,7 @@ fn warehouse_of(open: &dyn Fn() -> Warehouse, spec: &TableSpec) {
     let dead = BTreeMap::from([(places[0].file.clone(), vec![places[0].position])]);
     let mut writer = ours.writer().unwrap();
     writer.write(&[row(3)]).unwrap();
-    let deletes = ours.write_deletes(&dead).unwrap();
+    let deletes = ours.delete_rows(&dead).unwrap();
     let second = intent(&ours, marker(1, 9), 6, writer.finish().unwrap(), deletes);
     committed(ours.commit(&second).unwrap());
     assert_eq!(rows(&theirs), [row(2), row(3)]);

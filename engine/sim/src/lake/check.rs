@@ -32,6 +32,8 @@ struct Commit {
     vectors: bool,
     /// A vector has taken the place of position deletes.
     upgrades: bool,
+    /// The last row of a data file has died.
+    dead_files: bool,
     /// It holds what the one before holds, in other files.
     is_rewrite: bool,
 }
@@ -80,10 +82,11 @@ fn commits(table: &Loaded) -> Result<Vec<Commit>, String> {
         }
         // A rewrite stands on top of the rows of its epoch.
         bound = if is_rewrite { epoch + 1 } else { first };
-        let deletes = number::<u64>(snapshot, "added-position-deletes").is_ok();
+        let dead_files = is("deleted-data-files") && !is_rewrite;
+        let deletes = is("added-position-deletes") || dead_files;
         let (vectors, generation) = (is("added-dvs"), number(snapshot, "dataflow.generation")?);
         let upgrades = vectors && is("removed-position-delete-files");
-        commits.push(Commit { id, epoch, generation, deletes, vectors, upgrades, is_rewrite });
+        commits.push(Commit { id, epoch, generation, deletes, vectors, upgrades, dead_files, is_rewrite });
     }
     commits.reverse();
     Ok(commits)
@@ -130,6 +133,7 @@ pub(crate) fn check(left: &mut Left<'_>, trace: &Trace, report: &mut Report) -> 
             report.deleting += u64::from(commit.deletes);
             report.vectors += u64::from(commit.vectors);
             report.upgrades += u64::from(commit.upgrades);
+            report.dead_files += u64::from(commit.dead_files);
             report.rewrites += u64::from(commit.is_rewrite);
             let began_at = left.restored.get(&commit.generation).copied().unwrap_or(0);
             report.intents_restored += u64::from(commit.epoch <= began_at && !commit.is_rewrite);
