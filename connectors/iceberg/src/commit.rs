@@ -52,7 +52,7 @@ pub(crate) fn commit(
             Verdict::Foreign => return Ok((now, is_foreign())),
             Verdict::Commit | Verdict::CommitIfHeld => {}
         }
-        let Some(left) = left(session, &now.metadata, intent)? else {
+        let Some(left) = what_is_left(session, &now.metadata, intent)? else {
             return Ok((now, is_there(current, intent.marker.epoch)));
         };
         if verdict == Verdict::CommitIfHeld && !is_held(session, &now.metadata, &left)? {
@@ -88,7 +88,7 @@ pub(crate) fn commit(
 
 /// What is left to commit of an intent: a rewrite may name files of which the last row has died since it was planned, and which went with that
 /// row ([`crate::dead_files`]). `None`: the table has its files, though the snapshot that brought them has expired.
-fn left<'a>(session: &Session, table: &TableMetadata, intent: &'a Intent) -> Result<Option<Cow<'a, Intent>>> {
+fn what_is_left<'a>(session: &Session, table: &TableMetadata, intent: &'a Intent) -> Result<Option<Cow<'a, Intent>>> {
     if !(intent.is_alone && matches!(intent.purpose, Purpose::Compaction { .. })) {
         return Ok(Some(Cow::Borrowed(intent)));
     }

@@ -247,21 +247,20 @@ impl Table {
     /// `Fenced` when a newer generation has the table; `Doubt` when it is another table, has another history, was rolled back or forked, or
     /// has a part of the intent's epochs; else what the catalog or the storage says, transient where a repetition of this call may help.
     pub fn commit(&self, intent: &Intent) -> Result<Outcome> {
-        let (now, outcome) = {
-            let is_append = self.spec.schema.key.is_empty();
-            let mut gone = BTreeSet::new();
-            let mut written = BTreeMap::new();
-            let deletes = |now: &TableMetadata, intent: &Intent, change: &mut Change| {
-                self.put_deletes(now, intent, &mut written, change)?;
-                gone = change.removed.clone();
-                Ok(())
-            };
-            let done = commit::commit(&self.session, self.catalog.as_ref(), self.name(), intent, is_append, deletes)?;
-            self.partitions.forget(&gone);
-            self.vectors.forget(&gone);
-            done
+        let is_append = self.spec.schema.key.is_empty();
+        let mut gone = BTreeSet::new();
+        let mut written = BTreeMap::new();
+        let deletes = |now: &TableMetadata, intent: &Intent, change: &mut Change| {
+            self.put_deletes(now, intent, &mut written, change)?;
+            gone.clone_from(&change.removed);
+            Ok(())
         };
+        let (session, catalog) = (&*self.session, self.catalog.as_ref());
+        let (now, outcome) = commit::commit(session, catalog, self.name(), intent, is_append, deletes)?;
         *self.lock() = now;
+        // Those of the last attempt; should one be there still, it is looked up again.
+        self.partitions.forget(&gone);
+        self.vectors.forget(&gone);
         Ok(outcome)
     }
 
@@ -281,7 +280,7 @@ impl Table {
         }
         let (session, snapshot) = (&*self.session, now.current_snapshot().map(AsRef::as_ref));
         let has_vectors = now.format_version() >= FormatVersion::V3;
-        // Where others write too, what they do is told by the files that they meet.
+        // Where somebody else may write too, a rewrite that misses a file is to tell that as theirs: none goes but by a rewrite.
         let looks_at_all = intent.is_alone && intent.purpose == Purpose::Rows && dead_files::is_small(now);
         let live = match (looks_at_all, has_vectors) {
             (true, _) => live_files(session, now, snapshot)?,
