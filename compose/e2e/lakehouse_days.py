@@ -27,6 +27,8 @@ MORE_LIVES_MAX = 20
 FATES_EACH = 2
 # A case is read within a second.
 LIFE_SECONDS = (0.1, 0.8)
+# One life in so many is not killed before it has a checkpoint: on a busy machine none may come to one by itself.
+EVERY_TO_CHECKPOINT = 3
 END_SECONDS = 60
 FROM, TO = "dataflow@shop.example", ("marketing@shop.example", "owner@shop.example")
 TABLE = "gold.user_engagement_segments"
@@ -74,7 +76,7 @@ def run(folder, case, rng, kills, seen):
             is_away = number == 0 or rng.random() < 0.2
             if not is_away:
                 server.start()
-            live(job, rng, seen, until_letter=number == 0)
+            live(job, rng, seen, number)
             seen["lives without a mail server"] += is_away
             server.stop()
             number += 1
@@ -98,10 +100,14 @@ def run(folder, case, rng, kills, seen):
     say(f"{case.name}: {len(days)} days, their files, table and mails are exact; {repeats} mails came again, {len(waiting)} waited for the last life")
 
 
-def live(job, rng, seen, until_letter):
+def live(job, rng, seen, number):
+    # That of the life before says nothing of this one.
+    (job.data / "status.json").unlink(missing_ok=True)
     job.start("--until-end", "--workers", str(rng.choice(WORKERS)))
-    if until_letter:
+    if number == 0:
         until(END_SECONDS, "a mail waits", job.letters, pause=0.002)
+    elif number % EVERY_TO_CHECKPOINT == 0:
+        until(END_SECONDS, "a checkpoint, or the end", lambda: job.exit_code() is not None or job.status().get("checkpoints"), pause=0.002)
     else:
         time.sleep(rng.uniform(*LIFE_SECONDS))
     code = job.exit_code()
