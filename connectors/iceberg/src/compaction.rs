@@ -8,14 +8,14 @@
 //! is written anew a number of times that grows with the logarithm of the table, not with its commits. One source file, one batch of rows
 //! and the row groups of the new file are in memory; of deletes, the dead positions of one data file.
 
-use crate::deletes::{Deletes, speaks_of};
+use crate::deletes::Deletes;
 use crate::deletion_vector::DeletionVector;
 use crate::file::NewFile;
 use crate::file_format::target_bytes;
-use crate::scan::{LiveFile, dead_rows, live_files};
+use crate::scan::{LiveFile, dead_rows, deletes_by_data_file, live_files};
 use crate::table::Table;
 use dataflow_core::{MovedRows, Result, RowLocation};
-use iceberg::spec::{DataFile, DataFileFormat};
+use iceberg::spec::DataFileFormat;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -147,12 +147,7 @@ impl Moved {
 }
 
 fn candidates(files: &[LiveFile]) -> Vec<Candidate> {
-    let mut deletes: BTreeMap<String, Vec<&DataFile>> = BTreeMap::new();
-    for file in files.iter().filter(|file| !file.is_data()).map(LiveFile::file) {
-        if let Some(data) = speaks_of(file) {
-            deletes.entry(data).or_default().push(file);
-        }
-    }
+    let deletes = deletes_by_data_file(files);
     let candidate = |live: &LiveFile| {
         let deletes = deletes.get(live.file_path()).map_or(&[][..], Vec::as_slice);
         let read = deletes.iter().filter(|file| file.file_format() == DataFileFormat::Parquet);

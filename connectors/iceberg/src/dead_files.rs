@@ -4,13 +4,13 @@
 //! A row that is kept by key dies when it changes. So a table of few rows that change often is soon made of dead files, which readers open for
 //! nothing.
 
-use crate::deletes::speaks_of;
 use crate::deletion_vector::DeletionVector;
-use crate::scan::LiveFile;
+use crate::scan::{LiveFile, deletes_by_data_file};
 use crate::session::Session;
+use crate::tally;
 use crate::vectors::Vectors;
 use dataflow_core::Result;
-use iceberg::spec::{DataContentType, DataFile, TableMetadata};
+use iceberg::spec::TableMetadata;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Data files of a small table.
@@ -18,10 +18,8 @@ const FILES_MAX: u64 = 100;
 
 /// Whether the current snapshot says that the table is small.
 pub(crate) fn is_small(table: &TableMetadata) -> bool {
-    let says = |snapshot: &iceberg::spec::SnapshotRef| {
-        snapshot.summary().additional_properties.get("total-data-files")?.parse::<u64>().ok()
-    };
-    table.current_snapshot().and_then(says).is_some_and(|files| files <= FILES_MAX)
+    let files = table.current_snapshot().and_then(|snapshot| tally::said(snapshot, "total-data-files"));
+    files.is_some_and(|files| files <= FILES_MAX)
 }
 
 /// Moves from `dead`, what dies now, to `removed` the data files among the live files of a table of which no row is left then; and those
@@ -36,13 +34,8 @@ pub(crate) fn take_away(
     dead: &mut BTreeMap<String, DeletionVector>,
     removed: &mut BTreeSet<String>,
 ) -> Result<()> {
-    let mut deletes: BTreeMap<String, Vec<&DataFile>> = BTreeMap::new();
-    for file in live.iter().map(LiveFile::file).filter(|file| file.content_type() == DataContentType::PositionDeletes) {
-        // One that speaks of several has to be read to tell, and is of others.
-        if let Some(data) = speaks_of(file) {
-            deletes.entry(data).or_default().push(file);
-        }
-    }
+    // One that speaks of several data files has to be read to tell, and is of others.
+    let deletes = deletes_by_data_file(live);
     for data in live.iter().filter(|live| live.is_data()).map(LiveFile::file) {
         let (path, rows) = (data.file_path(), data.record_count());
         let (dies, died) = (dead.get(path), deletes.get(path).map_or(&[][..], Vec::as_slice));

@@ -2,7 +2,7 @@
 
 mod parquet_rows;
 
-use crate::deletes::{FILE_PATH_ID, POSITION_ID};
+use crate::deletes::{FILE_PATH_ID, POSITION_ID, speaks_of};
 use crate::deletion_vector::DeletionVector;
 use crate::history::Ancestry;
 use crate::session::{Session, outside};
@@ -99,6 +99,17 @@ pub(crate) fn live_deletes(session: &Session, table: &TableMetadata, at: Option<
 /// The live data files of a snapshot.
 pub(crate) fn data_files(session: &Session, table: &TableMetadata, at: Option<&Snapshot>) -> Result<Vec<LiveFile>> {
     live(session, table, at, |manifest| manifest.content == ManifestContentType::Data)
+}
+
+/// The delete files among these that speak of one data file alone, by that file.
+pub(crate) fn deletes_by_data_file(files: &[LiveFile]) -> BTreeMap<String, Vec<&DataFile>> {
+    let mut deletes: BTreeMap<String, Vec<&DataFile>> = BTreeMap::new();
+    for file in files.iter().filter(|file| !file.is_data()).map(LiveFile::file) {
+        if let Some(data) = speaks_of(file) {
+            deletes.entry(data).or_default().push(file);
+        }
+    }
+    deletes
 }
 
 fn snapshot(table: &TableMetadata, id: i64) -> Result<&Snapshot> {

@@ -13,6 +13,7 @@ use crate::scan::{self, Changes, FileRows, Scan, live_deletes, live_files};
 use crate::schema::TableSpec;
 use crate::session::{REQUESTS_AT_ONCE, Session};
 use crate::snapshot::Change;
+use crate::tally;
 use crate::vectors::Vectors;
 use crate::writer::{DataWriter, Place};
 use dataflow_core::{ChainHash, Epoch, Error, Generation, Lineage, Marker, Result, Row, TableSchema, TableState};
@@ -102,15 +103,14 @@ impl Table {
     pub(crate) fn files(&self) -> u64 {
         let metadata = self.metadata();
         let Some(snapshot) = metadata.current_snapshot() else { return 0 };
-        let number = |key: &str| snapshot.summary().additional_properties.get(key)?.parse::<u64>().ok();
-        ["total-data-files", "total-delete-files"].into_iter().filter_map(number).sum()
+        ["total-data-files", "total-delete-files"].into_iter().filter_map(|key| tally::said(snapshot, key)).sum()
     }
 
     /// What its current snapshot says of itself, as of the last look; a compaction adds and takes away none.
     pub fn state(&self) -> Option<TableState> {
         let metadata = self.metadata();
         let snapshot = metadata.current_snapshot()?;
-        let number = |key: &str| snapshot.summary().additional_properties.get(key)?.parse::<u64>().ok();
+        let number = |key| tally::said(snapshot, key);
         let rows = number("total-records").zip(number("total-position-deletes"));
         let is_replaced = snapshot.summary().operation == Operation::Replace;
         let of_commit = |key| number(key).filter(|_| !is_replaced).unwrap_or(0);
@@ -273,11 +273,11 @@ impl Table {
         written: &mut BTreeMap<String, (i32, DataFile)>,
         change: &mut Change,
     ) -> Result<()> {
-        self.note(&intent.data)?;
         let mut dead = intent.deletes.dead.clone();
         if dead.is_empty() {
             return Ok(());
         }
+        self.note(&intent.data)?;
         let (session, snapshot) = (&*self.session, now.current_snapshot().map(AsRef::as_ref));
         let has_vectors = now.format_version() >= FormatVersion::V3;
         // Where somebody else may write too, a rewrite that misses a file is to tell that as theirs: none goes but by a rewrite.

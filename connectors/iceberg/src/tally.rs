@@ -2,7 +2,7 @@
 //! refuses the operation `replace`.
 
 use crate::marker::Properties;
-use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
+use iceberg::spec::{DataContentType, DataFile, DataFileFormat, Snapshot};
 use std::collections::BTreeMap;
 
 /// A total and the two counts that change it. Equality deletes are never ours.
@@ -14,6 +14,11 @@ const TOTALS: [(&str, &str, &str); 6] = [
     ("total-position-deletes", "added-position-deletes", "removed-position-deletes"),
     ("total-equality-deletes", "added-equality-deletes", "removed-equality-deletes"),
 ];
+
+/// A count that a snapshot says of itself.
+pub(crate) fn said(snapshot: &Snapshot, key: &str) -> Option<u64> {
+    snapshot.summary().additional_properties.get(key)?.parse().ok()
+}
 
 /// Counts of one snapshot.
 #[derive(Default)]

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// How often `status.json` and the terminal line are brought up to date.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
 /// What a shell reports for a process that ended by Ctrl-C.
-const INTERRUPTED: i32 = 130;
+const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(job: &'static JobFile, args: &RunArgs, output: Output) -> Result<()> {
     let (profile, data) = super::open(job, &args.job)?;
@@ -159,7 +159,7 @@ fn stop_on_signals(plan: &Arc<Plan>) -> Result<()> {
         // The handler only counts and unparks, both of which are safe in a signal.
         let handler = move || {
             if seen.fetch_add(1, Ordering::SeqCst) > 0 {
-                signal_hook::low_level::exit(INTERRUPTED);
+                threads::end_process(INTERRUPTED);
             }
             waker.wake();
         };
