@@ -14,7 +14,7 @@ const RIGHT: &str = "right.rs";
 const SAYS: &str = "//! says: ";
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("tests/mistakes")
 }
 
 /// What rustc says of a program that it refuses.

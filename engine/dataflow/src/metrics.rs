@@ -399,10 +399,10 @@ fn seconds(us: i64) -> f64 {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use std::path::Path;
+    use std::path::PathBuf;
 
     fn file(path: &str) -> String {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..");
         std::fs::read_to_string(root.join(path)).unwrap()
     }
 

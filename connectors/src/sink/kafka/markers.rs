@@ -85,7 +85,12 @@ impl Reader {
                     "reading the markers in '{}': offset {until} is not reached, a transaction is open at offset {position}",
                     self.topic
                 ))
-                    .hint(format!("find it with 'kafka-transactions find-hanging' or 'describe-producers --topic {} --partition 0', and abort it", self.topic))
+                    .hint(format!(
+                        "find its producer with 'kafka-transactions describe-producers --topic {} --partition 0', and abort it, unless \
+                         'kafka-transactions describe' says CompleteCommit: then the broker has left a marker away (KAFKA-20734), and an \
+                         abort would lose rows; README, \"With your Kafka\"",
+                        self.topic
+                    ))
                     .retry());
             }
         }
