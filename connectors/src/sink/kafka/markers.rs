@@ -87,8 +87,8 @@ impl Reader {
                 ))
                     .hint(format!(
                         "find its producer with 'kafka-transactions describe-producers --topic {} --partition 0', and abort it, unless \
-                         'kafka-transactions describe' says CompleteCommit: then the broker has left a marker away (KAFKA-20734), and an \
-                         abort would lose rows; README, \"With your Kafka\"",
+                         'kafka-transactions describe' says CompleteCommit: then the broker has left the end of a commit away \
+                         (KAFKA-20734), and after an abort its rows would be written twice",
                         self.topic
                     ))
                     .retry());
